@@ -1,0 +1,45 @@
+# Two commands do the job on a fresh machine: `make repro` (the benchmark, end to end) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+# threads of numeric libraries only get in each other's way in short commands
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help install repro test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+
+install: $(INSTALLED)  ## Create .venv and install the locked dependencies
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+repro: $(INSTALLED)  ## Fetch, prepare, predict, evaluate and report, as DVC stages; prints the table
+	@dvc repro
+	@ncbench report --show --check
+
+test: $(INSTALLED)  ## Run the tests with coverage
+	@python -m pytest --cov --cov-report=term:skip-covered
+
+lint: $(INSTALLED)  ## Check style, types and the direction of imports
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+
+bench: $(INSTALLED)  ## Run the speed comparisons; JSON goes to benchmarks/results
+	@mkdir -p benchmarks/results
+	@python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/latest.json -q -s
+
+clean:  ## Remove data, results and reports; keeps .venv
+	@rm -rf data reports/generated

@@ -1,0 +1,5 @@
+"""``python -m ncbench``."""
+
+from ncbench.cli import main
+
+main()

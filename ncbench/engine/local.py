@@ -1,0 +1,46 @@
+"""The one seam between work and where it runs.
+
+A task is pure and idempotent (one shard in, one shard or statistic out), so an engine may run it anywhere, and running
+it again after a crash loses nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> Iterator[tuple[Item, Result]]:
+    """Apply ``fn`` to every item, here or in worker processes.
+
+    Args:
+        fn: A picklable function; pure and idempotent.
+        items: What to work on; picklable where ``jobs > 1``.
+        jobs: Worker processes; 1 runs everything in this process, in order.
+
+    Yields:
+        ``(item, result)`` as each finishes: with ``jobs > 1`` in any order.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+        Exception: The first error of any task; tasks not yet started are cancelled.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if jobs == 1:
+        for item in items:
+            yield item, fn(item)
+        return
+    # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(fn, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
