@@ -1,0 +1,1 @@
+"""Axes, cameras, normals from depth, flow and octahedral coding: pure functions without I/O."""
