@@ -1,0 +1,1 @@
+"""From official files to a verified store: fetch, readers, prepare, shards."""

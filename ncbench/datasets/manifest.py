@@ -1,0 +1,207 @@
+"""The manifest: what a complete store holds, and the moment a folder of shards becomes one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import zstandard
+
+import ncbench
+from ncbench.datasets.schema import VERSION, dataset_info, dataset_state
+from ncbench.datasets.shards import SequenceRecord, ShardRecord, file_sha256, read_clips, sync_folder, write_atomic
+from ncbench.errors import StoreError
+
+MANIFEST = "manifest.json"
+STATE, INFO, CARD = "state.json", "dataset_info.json", "card.yaml"
+PREVIOUS = ".manifest.json.previous"
+"""Where the manifest waits while shards change: an interrupted rebuild must not take a damaged shard for good."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete store holds; the file of that name holds the same as JSON.
+
+    Attributes:
+        name: Name of the data set.
+        card: Digest of the card that it was made by.
+        recipe: Digest of everything that shaped it but the source files.
+        sequences: The clips in row order.
+        shards: The shards in row order.
+        files: Name -> sha256 of the other files of the store.
+        written_with: Versions of ncbench and of the libraries that decide bytes.
+    """
+
+    name: str
+    card: str
+    recipe: str
+    sequences: tuple[SequenceRecord, ...]
+    shards: tuple[ShardRecord, ...]
+    files: Mapping[str, str]
+    written_with: Mapping[str, str] = field(compare=False)
+
+    @property
+    def rows(self) -> int:
+        """Number of frames."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the data: hex sha256 over the shards' hashes, in order."""
+        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """Write the manifest file's content: the same store gives the same bytes."""
+        clips = [{**asdict(clip), "frames": _runs(clip.frames)} for clip in self.sequences]
+        values = {"schema": VERSION, "digest": self.digest, "rows": self.rows, **asdict(self), "sequences": clips}
+        return json.dumps(values, indent=1).encode()
+
+    @classmethod
+    def load(cls, folder: Path, name: str = MANIFEST) -> Self:
+        """Read and check a store's manifest.
+
+        Args:
+            folder: The store's folder.
+            name: The manifest's file name within it.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            StoreError: The store is incomplete, its manifest is damaged, or a newer ncbench wrote it.
+        """
+        path = folder / name
+        try:
+            values = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            state = "an unfinished store" if any(folder.glob("*data-*-of-*.arrow*")) else "not a store"
+            raise StoreError(
+                f"{folder}: {state} (no {MANIFEST}). Run `ncbench prepare`; finished shards are kept."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}). Run `ncbench prepare` again.") from error
+        newest = values.get("schema") if isinstance(values, dict) else None
+        if isinstance(newest, int) and newest > VERSION:
+            raise StoreError(f"{path}: store schema {newest}, but this ncbench reads up to {VERSION}. Update ncbench.")
+        try:
+            clips = tuple(
+                SequenceRecord(**{**clip, "frames": _unroll(clip["frames"])}) for clip in values.pop("sequences")
+            )
+            shards = tuple(ShardRecord(**shard) for shard in values.pop("shards"))
+            stated = {name: values.pop(name) for name in ("schema", "digest", "rows")}
+            manifest = cls(sequences=tuple(SequenceRecord(**clip) for clip in clips), shards=shards, **values)
+            agrees = stated == {"schema": VERSION, "digest": manifest.digest, "rows": manifest.rows}
+            agrees = agrees and manifest.rows == sum(len(clip.frames) for clip in manifest.sequences)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{path}: is damaged ({error!r}). Run `ncbench prepare` again.") from error
+        if not agrees:
+            raise StoreError(f"{path}: is damaged (its totals contradict its shards). Run `ncbench prepare` again.")
+        return manifest
+
+
+def known_shards(folder: Path, recipe_digest: str) -> dict[str, ShardRecord]:
+    """Return what a manifest of the same recipe, even of a store under change, says of its shards; else nothing."""
+    for name in (MANIFEST, PREVIOUS):
+        with suppress(StoreError):
+            manifest = Manifest.load(folder, name)
+            return {shard.file: shard for shard in manifest.shards} if manifest.recipe == recipe_digest else {}
+    return {}
+
+
+def seal(
+    folder: Path,
+    records: Sequence[ShardRecord],
+    *,
+    name: str,
+    card_text: str,
+    card_digest: str,
+    recipe_digest: str,
+) -> Manifest:
+    """Make a folder of finished shards a store; writes nothing where it is this very store already.
+
+    Args:
+        folder: Holds the shards.
+        records: All shards in row order.
+        name: Name of the data set.
+        card_text: Content of ``card.yaml``.
+        card_digest: Digest of the card.
+        recipe_digest: Digest of the recipe.
+
+    Returns:
+        The manifest, which is written last.
+
+    Raises:
+        SourceError: The shards do not fit together: a sequence in pieces, out of order, or of changing size.
+        StoreError: A shard cannot be read, there is none, or the disk is full.
+    """
+    if not records:
+        raise StoreError(f"{folder}: a store needs at least one shard. Check that the source folder holds frames.")
+    clips, schema = read_clips(folder / record.file for record in records)
+    identity = hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest()
+    contents = {
+        CARD: card_text.encode(),
+        INFO: dataset_info(schema),
+        STATE: dataset_state((record.file for record in records), identity),
+    }
+    manifest = Manifest(
+        name=name,
+        card=card_digest,
+        recipe=recipe_digest,
+        sequences=clips,
+        shards=tuple(records),
+        files={file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
+        written_with={
+            "ncbench": ncbench.__version__,
+            "pyarrow": pa.__version__,
+            "zstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
+        },
+    )
+    if _is_sealed(folder, manifest):
+        return Manifest.load(folder)
+    unseal(folder)
+    for file, content in [*contents.items(), (MANIFEST, manifest.to_json())]:
+        write_atomic(folder / file, content)
+    (folder / PREVIOUS).unlink(missing_ok=True)
+    return manifest
+
+
+def unseal(folder: Path) -> None:
+    """Take away what makes a folder a store, before its shards change; the shards stay."""
+    with suppress(FileNotFoundError):
+        (folder / MANIFEST).replace(folder / PREVIOUS)
+    for name in (STATE, INFO):
+        (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _is_sealed(folder: Path, manifest: Manifest) -> bool:
+    """Whether the folder says the same already; the library versions it was written with may differ."""
+    try:
+        same = Manifest.load(folder) == manifest
+        return same and all(file_sha256(folder / file) == expected for file, expected in manifest.files.items())
+    except (StoreError, OSError):
+        return False
+
+
+def _runs(frames: tuple[int, ...]) -> list[list[int]]:
+    """Write ascending integers as runs [start, stop, step]."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        run = runs[-1] if runs else None
+        if run and run[1] - run[2] == run[0]:  # a run of one takes any step
+            run[1], run[2] = frame + frame - run[0], frame - run[0]
+        elif run and frame == run[1]:
+            run[1] += run[2]
+        else:
+            runs.append([frame, frame + 1, 1])
+    return runs
+
+
+def _unroll(runs: list[list[int]]) -> tuple[int, ...]:
+    return tuple(frame for start, stop, step in runs for frame in range(start, stop, step))

@@ -1,0 +1,191 @@
+"""From a reader to a store: plan, build the shards that are missing, seal.
+
+Every step may be killed and run again: shards that are finished are recognised by what they say of themselves and kept.
+The store opens only once all of it is there (``seal`` writes the state file after the shards and the manifest last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ncbench.cards import digest
+from ncbench.datasets.frame import Frame
+from ncbench.datasets.manifest import Manifest, known_shards, seal, unseal
+from ncbench.datasets.readers.base import Reader
+from ncbench.datasets.recipe import Recipe
+from ncbench.datasets.schema import VERSION, store_schema
+from ncbench.datasets.shards import ShardRecord, leftovers, reusable, shard_name, write_shard
+from ncbench.engine.local import run
+from ncbench.errors import SourceError
+
+Group = tuple[str, tuple[int, ...]]
+"""Frames of one sequence: (name, frame indices)."""
+Plan = Sequence[Sequence[Group]]
+"""The groups of each shard, in row order."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard's work for a worker process."""
+
+    recipe: Recipe
+    folder: Path
+    index: int
+    total: int
+    groups: tuple[Group, ...]
+    known: ShardRecord | None
+    rebuild: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where the shard goes."""
+        return self.folder / shard_name(self.index, self.total)
+
+    def again(self) -> ShardTask:
+        """The same shard built in any case, to come out as it is ``known``."""
+        return replace(self, rebuild=True)
+
+
+def plan_shards(sequences: Mapping[str, Sequence[int]], shard_rows: int) -> list[list[Group]]:
+    """Cut the rows of all sequences, in order, every ``shard_rows`` rows.
+
+    Args:
+        sequences: Name -> ascending frame indices.
+        shard_rows: Rows a shard; the last may hold fewer.
+
+    Returns:
+        The groups of each shard.
+
+    Example:
+        >>> plan_shards({"a": [0, 1, 2], "b": [5]}, 2)
+        [[('a', (0, 1))], [('a', (2,)), ('b', (5,))]]
+    """
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
+    plan: list[list[Group]] = []
+    room = 0
+    for name, frames in sequences.items():
+        taken = 0
+        while taken < len(frames):
+            if room == 0:
+                plan.append([])
+                room = shard_rows
+            piece = tuple(frames[taken : taken + room])
+            plan[-1].append((name, piece))
+            taken += len(piece)
+            room -= len(piece)
+    return plan
+
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    plan: Plan | None = None,
+) -> Manifest:
+    """Build a store, or finish one that was interrupted; where nothing changed, nothing is written.
+
+    Args:
+        recipe: What to build.
+        out: The store's folder, made where missing. Files that are not the store's are left alone.
+        jobs: Worker processes; any number gives the same bytes.
+        progress: Called with (shards done, shards in all) as each is done.
+        plan: The frames of each shard; None cuts all sequences every ``recipe.shard_rows`` rows. A plan must keep the
+            frames of a sequence together and ascending.
+
+    Returns:
+        The manifest of the complete store.
+
+    Raises:
+        SourceError: A source file is unusable or a reader breaks its contract; finished shards stay for the next run.
+        StoreError: The disk is full; finished shards stay for the next run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tasks = shard_tasks(recipe, out, plan)
+    if not tasks:
+        raise SourceError.at(
+            recipe.root, f"the reader {recipe.reader} finds no frames", "Check the folder and fetch again."
+        )
+    names = {task.path.name for task in tasks}
+    for path in leftovers(out):
+        path.unlink(missing_ok=True)
+    strays = [path for path in out.glob("data-*-of-*.arrow") if path.name not in names]
+    if strays:
+        unseal(out)
+        for path in strays:
+            path.unlink()
+    records: dict[int, ShardRecord] = {}
+    for task, record in run(build_shard, tasks, jobs):
+        records[task.index] = record
+        if progress is not None:
+            progress(len(records), len(tasks))
+    return seal(
+        out,
+        [records[index] for index in range(len(tasks))],
+        name=recipe.name,
+        card_text=recipe.card_text,
+        card_digest=recipe.card_digest,
+        recipe_digest=recipe.digest,
+    )
+
+
+def shard_tasks(recipe: Recipe, out: Path, plan: Plan | None) -> list[ShardTask]:
+    """List the work of a whole store, one task a shard; arguments as in ``prepare``."""
+    groups = plan if plan is not None else plan_shards(recipe.open_reader().sequences(), recipe.shard_rows)
+    known = known_shards(out, recipe.digest)
+    total = len(groups)
+    return [
+        ShardTask(recipe, out, index, total, tuple(shard), known.get(shard_name(index, total)))
+        for index, shard in enumerate(groups)
+    ]
+
+
+def build_shard(task: ShardTask) -> ShardRecord:
+    """Keep a finished shard or build it; runs in a worker.
+
+    Args:
+        task: With ``rebuild`` the shard is built in any case and must come out as ``known``.
+
+    Returns:
+        The shard's record.
+
+    Raises:
+        SourceError: A source file is unusable or the reader breaks its contract.
+        StoreError: The disk is full, or a rebuilt shard differs from the manifest.
+    """
+    reader = task.recipe.open_reader()
+    sources = [(name, frames, reader.fingerprint(name, frames)) for name, frames in task.groups]
+    metadata = {
+        "schema": VERSION,
+        "recipe": task.recipe.digest,
+        "source": digest({"source": sources}),
+        "shard": task.index,
+        "shards": task.total,
+        "rows": sum(len(frames) for _, frames in task.groups),
+    }
+    schema = store_schema(reader.extra_features())
+    if task.rebuild:
+        expect = task.known.sha256 if task.known else None
+        return write_shard(task.path, _frames(reader, task.groups), schema, metadata, expect)
+    known = task.known if task.known and task.known.source == metadata["source"] else None
+    record = reusable(task.path, metadata, known.sha256 if known else None)
+    if record is None:
+        unseal(task.folder)
+        record = write_shard(task.path, _frames(reader, task.groups), schema, metadata)
+    return record
+
+
+def _frames(reader: Reader, groups: Iterable[Group]) -> Iterator[Frame]:
+    for name, wanted in groups:
+        expected = iter(wanted)
+        for frame in reader.read(name, wanted):
+            index = next(expected, None)
+            if (frame.sequence, frame.frame) != (name, index):
+                raise SourceError(
+                    f"sequence '{name}': expected frame {index}, the reader gave frame {frame.frame} of "
+                    f"'{frame.sequence}'. Fix the reader."
+                )
+            yield frame

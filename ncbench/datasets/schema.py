@@ -1,0 +1,238 @@
+"""The columns of a store: frame <-> one Arrow row, with the features that Hugging Face `datasets` reads.
+
+The features are written here rather than by `datasets`, so that a shard's bytes do not depend on its version; a test
+compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ncbench.datasets.cells import Codec, decode_cell, encode_cell, is_cell
+from ncbench.datasets.frame import Frame
+from ncbench.errors import CardError, SourceError
+
+VERSION = 1
+"""Version of the store's layout; a reader refuses a newer one."""
+
+UNIT_TOLERANCE = 1e-3
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_CELLS: dict[str, Codec] = {
+    "normal": Codec.NORMALS,
+    "valid": Codec.MASK,
+    "depth": Codec.LOSSLESS,
+    "flow": Codec.LOSSLESS,
+    "occluded": Codec.MASK,
+}
+_MATRICES = {"intrinsics": (3, 3), "cam_to_world": (4, 4)}
+_FIELDS = (
+    pa.field("sequence", pa.string(), nullable=False),
+    pa.field("frame", pa.int32(), nullable=False),
+    pa.field("image", _IMAGE),
+    *(pa.field(name, pa.large_binary(), nullable=name not in ("normal", "valid")) for name in _CELLS),
+    *(pa.field(name, pa.list_(pa.float64())) for name in _MATRICES),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+)
+COLUMNS: tuple[str, ...] = tuple(field.name for field in _FIELDS)
+
+
+def store_schema(extra: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Build the schema of a store.
+
+    Args:
+        extra: Card-specific columns: name -> Arrow type.
+
+    Returns:
+        The schema; its metadata holds the features under ``huggingface``.
+
+    Raises:
+        CardError: An extra column takes a reserved name or has a type that `datasets` cannot hold.
+    """
+    taken = sorted(set(extra) & set(COLUMNS))
+    if taken:
+        raise CardError(
+            f"extra columns {', '.join(taken)}: these names belong to every store. Rename them in the reader."
+        )
+    schema = pa.schema([*_FIELDS, *(pa.field(name, kind) for name, kind in extra.items())])
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features(schema)}})})
+
+
+def features(schema: pa.Schema) -> dict[str, Any]:
+    """Describe the columns in the JSON form of ``datasets.Features``."""
+    return {
+        field.name: {"_type": "Image"} if field.name == "image" else _feature(field.type, field.name)
+        for field in schema
+    }
+
+
+def _feature(kind: pa.DataType, name: str) -> Any:  # noqa: ANN401 - nested JSON
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type, name) for field in kind.fields}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type, name), "_type": "List"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type, name), "length": kind.list_size, "_type": "List"}
+    plain = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+    known = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not known and plain not in ("string", "large_string", "binary", "large_binary"):
+        raise CardError(
+            f"extra column '{name}': type {kind} is not supported. Use numbers, bool, text, bytes, or lists and "
+            "structs of them."
+        )
+    return {"dtype": plain, "_type": "Value"}
+
+
+def checked(frame: Frame) -> Frame:
+    """Check one frame as it enters a store, and mark pixels without a usable normal as invalid.
+
+    Args:
+        frame: What a reader or a model yields.
+
+    Returns:
+        The frame, its ``valid`` without zero, NaN and infinite normals, its ``normal`` zero outside ``valid``.
+
+    Raises:
+        SourceError: Shapes or types disagree, or a valid normal is not of unit length (within 1e-3).
+    """
+    where = f"sequence '{frame.sequence}' frame {frame.frame}"
+    height, width = _shape_checked(frame, where)
+    finite = np.asarray(np.isfinite(frame.normal).all(axis=-1))
+    clean = np.where(finite[..., None], frame.normal, np.float32(0))
+    length = np.sqrt(np.einsum("hwc,hwc->hw", clean, clean, dtype=np.float64))
+    valid = frame.valid & (length > 0)
+    off = valid & (np.abs(length - 1) > UNIT_TOLERANCE)
+    if off.any():
+        y, x = (int(found[0]) for found in np.nonzero(off))
+        raise SourceError(
+            f"{where}: expected unit normals, found length {length[y, x]:.6g} at pixel x={x} y={y} ({int(off.sum())} "
+            f"of {height * width} pixels are off by more than {UNIT_TOLERANCE}). Normalise them in the reader, or mark "
+            "them invalid."
+        )
+    values = {name: getattr(frame, name) for name in Frame.__slots__}
+    return Frame(**{**values, "valid": valid, "normal": np.where(valid[..., None], clean, np.float32(0))})
+
+
+def _shape_checked(frame: Frame, where: str) -> tuple[int, int]:
+    valid = np.asarray(frame.valid)
+    if valid.ndim != 2 or valid.size == 0 or valid.dtype != np.bool_:
+        raise SourceError(
+            f"{where}: valid must be bool of shape (H, W), got {valid.dtype} {valid.shape}. Fix the reader."
+        )
+    height, width = valid.shape
+    wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        "normal": (np.float32, (height, width, 3)),
+        "depth": (np.float32, (height, width)),
+        "flow": (np.float32, (height, width, 2)),
+        "occluded": (np.bool_, (height, width)),
+        "intrinsics": (np.float64, (3, 3)),
+        "cam_to_world": (np.float64, (4, 4)),
+    }
+    for name, (kind, shape) in wanted.items():
+        value = getattr(frame, name)
+        if value is None and name != "normal":
+            continue
+        found = np.asarray(value)
+        if found.dtype != kind or found.shape != shape:
+            raise SourceError(
+                f"{where}: {name} must be {np.dtype(kind).name} of shape {shape} (valid is {height} x {width}), got "
+                f"{found.dtype} {found.shape}. Fix the reader."
+            )
+    return height, width
+
+
+def to_batch(frame: Frame, schema: pa.Schema) -> pa.RecordBatch:
+    """Turn a checked frame into a batch of one row.
+
+    Raises:
+        SourceError: The extra columns are not the declared ones, or hold what their type cannot.
+    """
+    where = f"sequence '{frame.sequence}' frame {frame.frame}"
+    extra = [field for field in schema if field.name not in COLUMNS]
+    if {field.name for field in extra} != set(frame.extra):
+        declared = ", ".join(field.name for field in extra) or "none"
+        raise SourceError(f"{where}: extra columns are {sorted(frame.extra)}, but the reader declares {declared}")
+    height, width = frame.size
+    row: dict[str, Any] = {"sequence": frame.sequence, "frame": frame.frame, "height": height, "width": width}
+    row["image"] = None if frame.image is None else {"bytes": frame.image, "path": None}
+    for name, codec in _CELLS.items():
+        value = getattr(frame, name)
+        row[name] = None if value is None else encode_cell(value, codec)
+    for name in _MATRICES:
+        row[name] = _listed(getattr(frame, name))
+    for field in extra:
+        row[field.name] = _extra_value(frame.extra[field.name], field.type)
+    try:
+        return pa.RecordBatch.from_arrays([pa.array([row[field.name]], field.type) for field in schema], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise SourceError(f"{where}: a value does not fit its column ({error}). Fix the reader.") from error
+
+
+def _listed(matrix: NDArray[Any] | None) -> list[Any] | None:
+    return None if matrix is None else list(matrix.ravel().tolist())
+
+
+def _extra_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401 - whatever the column's type accepts
+    if not isinstance(value, np.ndarray):
+        return value
+    if pa.types.is_large_binary(kind):
+        return encode_cell(value, Codec.MASK if value.dtype == np.bool_ else Codec.LOSSLESS)
+    return _listed(value)
+
+
+def from_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode columns of one row.
+
+    Args:
+        row: Column -> Arrow scalar, for the columns that the caller wants.
+
+    Returns:
+        Column -> value: arrays in the canonical types, image as encoded bytes, None where null. A card-specific array
+        cell is decoded too; other card-specific values are plain Python.
+
+    Raises:
+        StoreError: A cell is damaged.
+    """
+    return {name: _value(name, scalar) for name, scalar in row.items()}
+
+
+def _value(name: str, scalar: Any) -> Any:  # noqa: ANN401 - Arrow scalars of any type
+    if not scalar.is_valid:
+        return None
+    if name in _CELLS:
+        return decode_cell(memoryview(scalar.as_buffer()))
+    if name == "image":
+        return scalar["bytes"].as_py()
+    value = scalar.as_py()
+    if name in _MATRICES:
+        return np.array(value, np.float64).reshape(_MATRICES[name])
+    if name not in COLUMNS and isinstance(value, bytes) and is_cell(value):
+        return decode_cell(value)
+    return value
+
+
+def dataset_info(schema: pa.Schema) -> bytes:
+    """Write the content of ``dataset_info.json``, which `datasets` reads."""
+    values = {"citation": "", "description": "", "features": features(schema), "homepage": "", "license": ""}
+    return json.dumps(values, indent=2).encode()
+
+
+def dataset_state(files: Iterable[str], digest: str) -> bytes:
+    """Write the content of ``state.json``: which shards there are, and that they are complete."""
+    values: dict[str, Any] = {
+        "_data_files": [{"filename": file} for file in files],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    return json.dumps(values, indent=2).encode()

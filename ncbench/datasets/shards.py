@@ -1,0 +1,293 @@
+"""Shards: Arrow files that appear whole or not at all.
+
+A shard is an Arrow IPC stream with one row a batch: HF's ``Image`` storage is ``binary`` with 32-bit offsets, which a
+larger batch would overflow at 2 GB; writing holds one frame in memory; and a row is one contiguous piece of the file.
+Its bytes depend on the source files, the recipe and the shard's index, never on the time, the machine or the worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from ncbench.datasets.frame import Frame
+from ncbench.datasets.schema import checked, to_batch
+from ncbench.errors import SourceError, StoreError
+
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEMPORARY_SUFFIX = ".ncbench-tmp"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What the manifest says of one shard.
+
+    Attributes:
+        file: Name within the store's folder.
+        rows: Number of frames.
+        bytes: Size of the file.
+        sha256: Of the whole file, hex.
+        source: Digest of the source files and frames that the shard was made from.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """Frames of one sequence, ascending, all of one size."""
+
+    name: str
+    frames: tuple[int, ...]
+    height: int
+    width: int
+
+
+def shard_name(index: int, total: int) -> str:
+    """Name a shard as `datasets` does."""
+    return f"data-{index:05d}-of-{total:05d}.arrow"
+
+
+def write_shard(
+    path: Path, frames: Iterable[Frame], schema: pa.Schema, metadata: Mapping[str, Any], expect: str | None = None
+) -> ShardRecord:
+    """Write one shard: it appears under its name complete and on disk, or not at all.
+
+    Args:
+        path: Where; its folder exists.
+        frames: The rows; each is checked (`ncbench.datasets.schema.checked`).
+        schema: From ``store_schema``.
+        metadata: Kept as JSON in the file under ``ncbench``; must hold ``source`` (digest) and ``rows`` (how many).
+        expect: The sha256 that the file must have to be kept; None accepts any.
+
+    Returns:
+        The shard's record.
+
+    Raises:
+        SourceError: A frame breaks the contract, frames of a sequence differ in size, or their number is not ``rows``.
+        StoreError: The disk is full, or the file differs from ``expect``.
+    """
+    schema = schema.with_metadata({**(schema.metadata or {}), b"ncbench": canonical(metadata)})
+    sink = _Hashing()
+    try:
+        with _replacing(path) as stream:
+            sink.stream = stream
+            with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+                for batch in _batches(frames, schema):
+                    writer.write_batch(batch)
+                    sink.rows += 1
+            _check_written(sink, path, int(metadata["rows"]), expect)
+    except OSError as error:
+        raise _disk_error(error, path, sink.written, sink.rows, int(metadata["rows"])) from error
+    return ShardRecord(path.name, sink.rows, sink.written, sink.digest, str(metadata["source"]))
+
+
+def _batches(frames: Iterable[Frame], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    sizes: dict[str, tuple[int, int]] = {}
+    try:
+        for frame in map(checked, frames):
+            if sizes.setdefault(frame.sequence, frame.size) != frame.size:
+                raise _size_changed(frame.sequence, frame.frame, sizes[frame.sequence], frame.size)
+            yield to_batch(frame, schema)
+    except OSError as error:  # not to be taken for a full disk under the store
+        raise SourceError(f"a source file cannot be read ({error}). Fetch the data set again.") from error
+
+
+def _check_written(sink: _Hashing, path: Path, rows: int, expect: str | None) -> None:
+    if sink.rows != rows:
+        raise SourceError(f"{path.name}: expected {rows} frames, the reader gave {sink.rows}. Fix the reader.")
+    if expect not in (None, sink.digest):
+        raise StoreError(
+            f"{path}: rebuilt with sha256 {sink.digest[:12]}, but the manifest says {str(expect)[:12]}. Run `ncbench "
+            "prepare` to make a new store from the present source files, code and library versions."
+        )
+
+
+def reusable(path: Path, metadata: Mapping[str, Any], expect: str | None = None) -> ShardRecord | None:
+    """Recognise a finished shard of the same recipe and source.
+
+    Args:
+        path: The shard.
+        metadata: What ``write_shard`` would be given.
+        expect: The sha256 that the manifest states, where there is one.
+
+    Returns:
+        Its record, or None where it must be built.
+    """
+    try:
+        table = open_shard(path)
+    except (OSError, StoreError):
+        return None
+    if table.schema.metadata.get(b"ncbench") != canonical(metadata) or table.num_rows != metadata["rows"]:
+        return None
+    digest = file_sha256(path)
+    if expect not in (None, digest):
+        return None
+    return ShardRecord(path.name, table.num_rows, path.stat().st_size, digest, str(metadata["source"]))
+
+
+def open_shard(path: Path) -> pa.Table:
+    """Memory-map one shard; no cell is read.
+
+    Raises:
+        StoreError: The file is missing, truncated or no Arrow stream.
+    """
+    try:
+        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        table.validate()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: cannot be read ({error}). Run `ncbench verify`, then `ncbench repair`.") from error
+    return table
+
+
+def read_clips(paths: Iterable[Path]) -> tuple[tuple[SequenceRecord, ...], pa.Schema]:
+    """Read which frames shards hold and in which columns, and check that the shards fit together.
+
+    Raises:
+        SourceError: A sequence is in pieces, out of order, or of changing size.
+        StoreError: A shard cannot be read.
+    """
+    frames: dict[str, list[int]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    schema: pa.Schema | None = None
+    last = ""
+    for path in paths:
+        table = open_shard(path)
+        schema = schema or table.schema
+        keys = table.select(["sequence", "frame", "height", "width"]).to_pydict()
+        for name, frame, *size in zip(*keys.values(), strict=True):
+            if name in frames and (name != last or frame <= frames[name][-1]):
+                raise SourceError(
+                    f"{path.name}: sequence '{name}' frame {frame} comes again or out of order. A sequence's frames "
+                    "must follow each other and ascend: fix the reader or the plan."
+                )
+            first = sizes.setdefault(name, (size[0], size[1]))
+            if first != tuple(size):
+                raise _size_changed(name, frame, first, (size[0], size[1]))
+            frames.setdefault(name, []).append(frame)
+            last = name
+    return tuple(SequenceRecord(name, tuple(found), *sizes[name]) for name, found in frames.items()), schema
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a small file so that it is there complete or not at all.
+
+    Raises:
+        StoreError: The disk is full.
+    """
+    try:
+        with _replacing(path) as stream:
+            stream.write(content)
+    except OSError as error:
+        raise _disk_error(error, path, 0, 0, 0) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """List the temporary files that a killed run left in a store's folder."""
+    return sorted(folder.glob(f".*{TEMPORARY_SUFFIX}"))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour that takes the file's name on success and vanishes on any error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make created, renamed and removed names of a folder survive a power cut."""
+    with suppress(PermissionError):  # Windows cannot open a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class _Hashing:
+    """A write-only file for Arrow that hashes what passes."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.stream: BinaryIO | None = None
+        self.rows = 0
+        self.written = 0
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        if self.stream is None:
+            raise ValueError("the file is not open")
+        self._hash.update(data)
+        self.stream.write(data)
+        self.written += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.written
+
+    def flush(self) -> None:
+        """Nothing to do: ``_replacing`` flushes and syncs once, at the end."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _size_changed(name: str, frame: int, first: tuple[int, int], found: tuple[int, int]) -> SourceError:
+    return SourceError(
+        f"sequence '{name}' frame {frame}: expected {first[0]} x {first[1]} pixels (height x width) as in the frames "
+        f"before it, found {found[0]} x {found[1]}. Split the sequence in the reader, or resize all of it."
+    )
+
+
+def _disk_error(error: OSError, path: Path, written: int, done: int, rows: int) -> StoreError:
+    if error.errno not in _FULL_DISK:
+        return StoreError(f"{path}: cannot be written ({error}). Check the folder and its permissions.")
+    needed = f"about {_mib(written * rows / done)} needed, " if done else ""
+    free = shutil.disk_usage(path.parent).free
+    return StoreError(
+        f"{path}: the disk is full or a size limit was reached ({os.strerror(error.errno)}): {needed}{_mib(written)} "
+        f"written, {_mib(free)} free now. Free space or choose another folder and run the same command again: finished "
+        "shards are kept."
+    )
+
+
+def _mib(size: float) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def canonical(values: Mapping[str, Any]) -> bytes:
+    """Write JSON that is the same for the same values, whatever their order."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
