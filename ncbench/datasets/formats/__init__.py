@@ -1,0 +1,1 @@
+"""File formats of the source data sets: strict readers, and writers where an official layout has to be produced."""

@@ -1,0 +1,226 @@
+"""Raw arrays out of PNG, NPY and NPZ files: strict about damage, silent about meaning.
+
+Every reader checks what a header claims before it allocates, and raises only :class:`~ncbench.errors.SourceError`.
+Meaning (depth, normals, masks) is given by :mod:`ncbench.datasets.formats.images`.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from ncbench.errors import SourceError
+
+MAX_PIXELS = 1 << 28
+"""Most pixels that a picture or map may claim (16384 x 16384); more is taken for corruption."""
+
+DAMAGED = "The file is damaged or is not what its name says: write or fetch it again"
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_DEFLATE_LIMIT = 1032  # no deflate stream expands further; a zip directory that claims more is lying
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+)
+_NPY_HEADERS: Mapping[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
+}
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        SourceError: It is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError.at(path, f"expected {what}, but it cannot be read ({error.strerror})", DAMAGED) from error
+
+
+def read_png(path: Path) -> Pixels:
+    """Read a PNG at its own bit depth.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W) or (H, W, C) uint8 or uint16 with C = 3 (red, green, blue) or 4 (and alpha).
+
+    Raises:
+        SourceError: Unreadable, truncated or corrupt.
+    """
+    return decode_png(read_bytes(path, "a PNG picture"), path)
+
+
+def decode_png(content: bytes, path: Path) -> Pixels:
+    """Decode PNG bytes; see :func:`read_png`.
+
+    Args:
+        content: The encoded picture.
+        path: Where it came from, for the message.
+
+    Returns:
+        (H, W) or (H, W, C) uint8 or uint16.
+
+    Raises:
+        SourceError: Truncated or corrupt.
+    """
+    import cv2
+
+    check_png(content, path)
+    try:
+        # the only decoder here that keeps 16 bits of a colour PNG; it answers in BGR order
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise SourceError.at(path, f"expected a PNG picture, but it does not decode ({error})", DAMAGED) from error
+    if pixels is None:
+        raise SourceError.at(path, "expected a PNG picture, but its pixel data do not decode fully", DAMAGED)
+    if pixels.ndim == 3:
+        pixels = np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+    return cast("Pixels", pixels)
+
+
+def check_png(content: bytes, path: Path) -> None:
+    """Check that PNG bytes are whole: signature, the checksum of every chunk, sane sides, and the end marker.
+
+    Args:
+        content: The encoded picture.
+        path: Where it came from, for the message.
+
+    Raises:
+        SourceError: One of these does not hold.
+    """
+    if content[:8] != _PNG_MAGIC:
+        raise SourceError.at(path, f"expected a PNG picture, found {content[:8]!r} at its start", DAMAGED)
+    position, kind = 8, b""
+    while kind != b"IEND":
+        if position + 12 > len(content):
+            raise SourceError.at(path, f"expected a whole PNG picture, but it ends after {len(content)} bytes", DAMAGED)
+        length = int.from_bytes(content[position : position + 4], "big")
+        kind = content[position + 4 : position + 8]
+        body = memoryview(content)[position + 4 : position + 8 + length]
+        checksum = content[position + 8 + length : position + 12 + length]
+        if len(checksum) < 4 or zlib.crc32(body) != int.from_bytes(checksum, "big"):
+            raise SourceError.at(path, f"PNG chunk {kind!r} at byte {position} is cut off or corrupt", DAMAGED)
+        if position == 8:
+            _check_png_header(bytes(body), path)
+        position += 12 + length
+
+
+def _check_png_header(body: bytes, path: Path) -> None:
+    if body[:4] != b"IHDR" or len(body) != 17:
+        raise SourceError.at(path, "expected a PNG header (IHDR) first", DAMAGED)
+    width, height = struct.unpack(">II", body[4:12])
+    if not 0 < width * height <= MAX_PIXELS:
+        raise SourceError.at(path, f"expected 1 to {MAX_PIXELS} pixels, found {width} x {height}", DAMAGED)
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read a numeric ``.npy`` array; pickled objects are refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array.
+
+    Raises:
+        SourceError: Unreadable, not NPY, not numeric, or a length that contradicts the header.
+    """
+    what = "a NumPy array (.npy)"
+    try:
+        with path.open("rb") as stream:
+            return _read_npy_stream(stream, path.stat().st_size, path, what)
+    except OSError as error:
+        raise SourceError.at(path, f"expected {what}, but it cannot be read ({error})", DAMAGED) from error
+
+
+def read_npz(path: Path, key: str | None = None) -> NDArray[Any]:
+    """Read one numeric array of an ``.npz`` archive; pickled objects are refused.
+
+    Args:
+        path: The archive.
+        key: Name of the array; None takes the only one.
+
+    Returns:
+        The array.
+
+    Raises:
+        SourceError: Unreadable, no such array, several arrays and no key, or a damaged member.
+    """
+    what = "a NumPy archive (.npz)"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(_npz_member(archive, key, path))
+            if member.file_size > _DEFLATE_LIMIT * (member.compress_size + 1):
+                problem = f"{member.filename} claims {member.file_size} bytes out of {member.compress_size}"
+                raise SourceError.at(path, problem, DAMAGED)
+            with archive.open(member) as stream:
+                return _read_npy_stream(stream, member.file_size, path, f"array '{member.filename}' of {what}")
+    except (OSError, EOFError, ValueError, *_ZIP_ERRORS) as error:
+        raise SourceError.at(path, f"expected {what}, but it cannot be read ({error})", DAMAGED) from error
+
+
+def _npz_member(archive: zipfile.ZipFile, key: str | None, path: Path) -> str:
+    names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+    if key is None:
+        if len(names) == 1:
+            return next(iter(names.values()))
+        problem = f"expected a single array, found {sorted(names)}"
+        raise SourceError.at(path, problem, "Name the array with a key")
+    if key not in names:
+        raise SourceError.at(path, f"expected an array named '{key}', found {sorted(names)}", "Correct the key")
+    return names[key]
+
+
+def _read_npy_stream(stream: IO[bytes], size: int, path: Path, what: str) -> NDArray[Any]:
+    shape, fortran, dtype = _npy_header(stream, path, what)
+    count = math.prod(shape)
+    if dtype.kind not in "biuf" or dtype.hasobject:
+        raise SourceError.at(path, f"expected {what} of numbers, found dtype {dtype}", DAMAGED)
+    if any(side < 0 for side in shape) or stream.tell() + count * dtype.itemsize != size:
+        problem = f"expected {what} of shape {shape} and dtype {dtype}, but {size} bytes do not hold that"
+        raise SourceError.at(path, problem, DAMAGED)
+    content = stream.read(count * dtype.itemsize)
+    if len(content) != count * dtype.itemsize:
+        raise SourceError.at(path, f"expected {what}, but it ended while being read", DAMAGED)
+    values = np.frombuffer(content, dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def _npy_header(stream: IO[bytes], path: Path, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = npy_format.read_magic(stream)
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"version {version} is not for plain numeric arrays")
+        return _NPY_HEADERS[version](stream)
+    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise SourceError.at(path, f"expected {what}, but its header is not valid ({error})", DAMAGED) from error
