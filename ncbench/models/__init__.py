@@ -1,0 +1,1 @@
+"""The one model interface, the registry behind it, and the controls."""

@@ -1,0 +1,69 @@
+"""What a protocol covers in a store, and what it means here and now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ncbench import catalog
+from ncbench.cards import ProtocolCard, digest
+from ncbench.datasets.store import Store, open_store
+from ncbench.errors import ScoreError
+from ncbench.provenance import write_json
+from ncbench.settings import suggest
+
+LOCK_SCHEMA = 1
+
+
+def protocol_digest(protocol: ProtocolCard) -> str:
+    """Hash everything in a protocol that changes a number; hex sha256."""
+    return digest(protocol.scoring())
+
+
+def protocol_sequences(protocol: ProtocolCard, store: Store) -> dict[str, list[int]]:
+    """Name the frames that a protocol covers in a store.
+
+    Args:
+        protocol: The protocol.
+        store: Its data set.
+
+    Returns:
+        Sequence -> frame indices, in the store's order.
+
+    Raises:
+        ScoreError: The protocol names a sequence that the store lacks.
+    """
+    if protocol.sequences is None:
+        return dict(store.sequences)
+    missing = sorted(set(protocol.sequences) - set(store.sequences))
+    if missing:
+        raise ScoreError(
+            f"protocol '{protocol.name}' names sequences that the store of '{protocol.dataset}' lacks: "
+            f"{', '.join(missing)}. {suggest(missing[0], store.sequences)}"
+        )
+    return {name: frames for name, frames in store.sequences.items() if name in protocol.sequences}
+
+
+def lock_protocol(name: str, stores: Path, to: Path) -> None:
+    """Write a small file that changes when, and only when, a protocol's meaning or its data changes.
+
+    The pipeline's predictions depend on it, so that a new version of one data set reruns only what used it.
+
+    Args:
+        name: Name of a protocol card.
+        stores: Folder of prepared data sets.
+        to: The JSON file.
+
+    Raises:
+        NcbenchError: The card or the store is missing or broken.
+    """
+    protocol = catalog.load(ProtocolCard, name)
+    store = open_store(stores / protocol.dataset)
+    write_json(
+        to,
+        {
+            "schema": LOCK_SCHEMA,
+            "protocol": {"name": protocol.name, "sha256": protocol_digest(protocol), "card": protocol.scoring()},
+            "dataset": {"name": protocol.dataset, "digest": store.manifest.digest},
+            "frames": sum(len(frames) for frames in protocol_sequences(protocol, store).values()),
+        },
+    )
