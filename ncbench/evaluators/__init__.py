@@ -1,0 +1,1 @@
+"""Angular metrics and the run that turns predictions into results."""

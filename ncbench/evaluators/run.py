@@ -1,0 +1,181 @@
+"""From a prediction store and a data store to a result: one JSON, and one Parquet row for each frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ncbench import catalog
+from ncbench.cards import ModelCard, ProtocolCard, digest
+from ncbench.datasets.frame import Frame
+from ncbench.datasets.store import Store, open_store
+from ncbench.errors import NcbenchError, ScoreError
+from ncbench.evaluators.angular import AngularState, angular_error, check_invariants, metric_name
+from ncbench.models.run import RUN_FILE, prediction_folder, read_run
+from ncbench.protocol import protocol_digest, protocol_sequences
+from ncbench.provenance import code_revision, machine, package_versions, write_json
+
+RESULT_SCHEMA = 1
+RESULT_FILE = "result.json"
+FRAMES_FILE = "frames.parquet"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What scoring a prediction store gives.
+
+    Attributes:
+        frames: One row a frame: sequence, frame, status, error, pixels, invalid, then the metrics of that frame.
+        state: Pooled statistics over the pixels of all scored frames.
+    """
+
+    frames: pd.DataFrame
+    state: AngularState
+
+    @property
+    def failed(self) -> int:
+        """How many frames could not be scored."""
+        return int((self.frames["status"] != "scored").sum())
+
+
+def score(preds: Store, target: Store, protocol: ProtocolCard, progress: Progress | None = None) -> Scores:
+    """Score every frame that the protocol names; a frame that cannot be scored is a row with its error.
+
+    Args:
+        preds: Store of predictions.
+        target: Store of the protocol's data set.
+        protocol: What to score, and how.
+        progress: Called with (frames done, frames in all).
+
+    Returns:
+        Rows and pooled statistics.
+
+    Raises:
+        ScoreError: The protocol names a sequence that the data set lacks.
+    """
+    plan = [(name, frame) for name, frames in protocol_sequences(protocol, target).items() for frame in frames]
+    total = AngularState.empty(protocol.thresholds)
+    rows: list[dict[str, Any]] = []
+    for done, (sequence, frame) in enumerate(plan, start=1):
+        row: dict[str, Any] = {"sequence": sequence, "frame": frame, "status": "scored", "error": ""}
+        try:
+            state = _score_frame(preds.read(sequence, frame, ()), target.read(sequence, frame, ()), protocol)
+        except NcbenchError as error:
+            rows.append(row | {"status": "failed", "error": str(error), "pixels": 0, "invalid": 0})
+        else:
+            rows.append(row | {"pixels": state.count, "invalid": state.invalid} | state.metrics())
+            total += state
+        if progress:
+            progress(done, len(plan))
+    columns = ["sequence", "frame", "status", "error", "pixels", "invalid", "mean", "median", "rmse"]
+    return Scores(pd.DataFrame(rows, columns=columns + [metric_name(t) for t in protocol.thresholds]), total)
+
+
+def evaluate(
+    model: str,
+    protocol: str,
+    *,
+    stores: Path = Path("data/stores"),
+    predictions: Path = Path("data/predictions"),
+    results: Path = Path("data/results"),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Score stored predictions under a protocol and write ``<results>/<protocol>/<model>/``.
+
+    Args:
+        model: Name of a model card.
+        protocol: Name of a protocol card.
+        stores: Folder of prepared data sets.
+        predictions: Folder of prediction stores (``ncbench predict`` writes them).
+        results: Where the result goes.
+        progress: Called with (frames done, frames in all).
+
+    Returns:
+        One row: model, protocol, status, counts and metrics.
+
+    Raises:
+        NcbenchError: A card, store or prediction store is missing or broken, or they do not belong together.
+    """
+    started = time.perf_counter()
+    model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
+    target = open_store(stores / protocol_card.dataset)
+    folder = prediction_folder(predictions, model, protocol)
+    preds = open_store(folder)
+    run = read_run(folder)
+    _check_belongs(run, model_card, target, folder)
+    scores = score(preds, target, protocol_card, progress)
+    values = {
+        "schema": RESULT_SCHEMA,
+        "model": {"name": model, "version": model_card.version, "title": model_card.title, "kind": model_card.kind}
+        | {"card_sha256": digest(model_card.model_dump(mode="json")), "training_sets": model_card.training_sets},
+        "protocol": {"name": protocol, "version": protocol_card.version, "title": protocol_card.title}
+        | {"sha256": protocol_digest(protocol_card), "card": protocol_card.scoring()},
+        "dataset": {"name": protocol_card.dataset, "digest": target.manifest.digest},
+        **summary(scores, where=f"{model} on {protocol}"),
+        "predictions": {"digest": preds.manifest.digest} | run,
+        "provenance": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 3),
+            "code": code_revision(),
+            "machine": machine(),
+            "packages": package_versions(),
+        },
+    }
+    out = results / protocol / model
+    out.mkdir(parents=True, exist_ok=True)
+    scores.frames.to_parquet(out / FRAMES_FILE, index=False)
+    write_json(out / RESULT_FILE, values)
+    row = {"model": model, "protocol": protocol, "status": values["status"]} | values["counts"] | values["metrics"]
+    return pd.DataFrame([row])
+
+
+def summary(scores: Scores, where: str) -> dict[str, Any]:
+    """Reduce scores to what a result states; a partial set has counts but no averages.
+
+    Args:
+        scores: Rows and pooled statistics.
+        where: Whose scores, for messages.
+
+    Returns:
+        ``status`` (``complete`` or ``partial``), ``counts`` and ``metrics`` (empty unless complete).
+
+    Raises:
+        ScoreError: The metrics contradict one another.
+    """
+    failed, state = scores.failed, scores.state
+    complete = failed == 0 and state.count > 0
+    metrics = state.metrics() if complete else {}
+    if metrics:
+        check_invariants(metrics, where)
+    counts = {"frames": len(scores.frames), "scored": len(scores.frames) - failed, "failed": failed}
+    counts |= {"pixels": state.count, "invalid_predictions": state.invalid}
+    return {"status": "complete" if complete else "partial", "counts": counts, "metrics": metrics}
+
+
+def _score_frame(pred: Frame, target: Frame, protocol: ProtocolCard) -> AngularState:
+    if pred.size != target.size:
+        raise ScoreError(
+            f"sequence '{target.sequence}', frame {target.frame}: prediction is {pred.size[0]}x{pred.size[1]}, "
+            f"truth is {target.size[0]}x{target.size[1]} (height x width). Predict at input size."
+        )
+    mask = target.valid
+    errors = angular_error(pred.normal[mask], target.normal[mask])
+    return AngularState.of(errors, protocol.thresholds, protocol.invalid_prediction)
+
+
+def _check_belongs(run: dict[str, Any], model: ModelCard, target: Store, folder: Path) -> None:
+    """Refuse predictions made from other data or by another version of the model than the cards name."""
+    expected = {"data_digest": target.manifest.digest, "model_digest": digest(model.model_dump(mode="json"))}
+    for key, value in expected.items():
+        if run.get(key) != value:
+            what = "data" if key == "data_digest" else f"model card '{model.name}'"
+            raise ScoreError(
+                f"{folder / RUN_FILE}: the predictions were made from another version of the {what}. Predict again."
+            )
