@@ -1,0 +1,1 @@
+"""Result files in, tables and pages out."""

@@ -1,0 +1,101 @@
+"""Build every form of a report from result files alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from ncbench import catalog
+from ncbench.cards import ProtocolCard, ReportCard
+from ncbench.errors import ScoreError, StoreError
+from ncbench.reports.page import write_page
+from ncbench.reports.render import to_csv, to_latex, to_markdown
+from ncbench.reports.results import Result, load_results
+from ncbench.reports.table import Table, build_tables
+
+_FILES = ("index.html", "report.md", "report.tex", "report.csv")
+
+
+def report_tables(card: str, results: Path) -> list[Table]:
+    """Build the tables of a report without writing anything.
+
+    Args:
+        card: Name of a report card.
+        results: Folder of results.
+
+    Returns:
+        The tables.
+
+    Raises:
+        NcbenchError: No such card, no results, or results that contradict themselves.
+    """
+    return build_tables(load_results(results), catalog.load(ReportCard, card))
+
+
+def build_report(card: str, results: Path, stores: Path, predictions: Path, to: Path) -> list[Table]:
+    """Write the report's folder: page, Markdown, LaTeX and CSV; the same results give the same bytes.
+
+    Args:
+        card: Name of a report card.
+        results: Folder of results.
+        stores: Folder of prepared data sets, for the pictures.
+        predictions: Folder of prediction stores, for the pictures.
+        to: The report's folder; replaced as a whole when complete.
+
+    Returns:
+        The tables.
+
+    Raises:
+        NcbenchError: No results, results that contradict themselves, stores missing, or the disk is full.
+    """
+    report = catalog.load(ReportCard, card)
+    tables = build_tables(load_results(results), report)
+    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        write_page(partial, tables, report, stores, predictions)
+        (partial / "report.md").write_text(to_markdown(tables, report.title), encoding="utf-8")
+        (partial / "report.tex").write_text(to_latex(tables), encoding="utf-8")
+        (partial / "report.csv").write_text(to_csv(tables), encoding="utf-8")
+        shutil.rmtree(to, ignore_errors=True)
+        partial.rename(to)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written ({error}). Free space or choose another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return tables
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Name the files of a report that a reader opens."""
+    return [folder / name for name in _FILES]
+
+
+def check_expected(results: Path) -> None:
+    """Compare results with the values that their protocols expect.
+
+    Args:
+        results: Folder of results; protocols without a result here are not asked for.
+
+    Raises:
+        ScoreError: Listing every expected value that is missing or outside its tolerance.
+    """
+    found = {(result.protocol, result.model): result for result in load_results(results)}
+    names = sorted({protocol for protocol, _ in found})
+    lines = [line for name in names for line in _deviations(catalog.load(ProtocolCard, name), found)]
+    if lines:
+        raise ScoreError("results differ from the expected values:\n" + "\n".join(lines))
+
+
+def _deviations(protocol: ProtocolCard, found: dict[tuple[str, str], Result]) -> list[str]:
+    lines = []
+    for item in protocol.expected:
+        result = found.get((protocol.name, item.model))
+        value = result.metrics.get(item.metric) if result else None
+        expected = f"expected {item.value} ± {item.tolerance} ({item.source})"
+        if value is None:
+            lines.append(f"{protocol.name}: {item.model} has no complete result with '{item.metric}', {expected}")
+        elif abs(value - item.value) > item.tolerance:
+            lines.append(f"{protocol.name}: {item.model} {item.metric} is {value:.4f}, {expected}")
+    return lines
