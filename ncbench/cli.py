@@ -1,0 +1,323 @@
+"""The command line: parses and delegates, no logic. Heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from ncbench.errors import NcbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ncbench.cards import Card
+
+
+class _ErrorsWithoutTraceback(TyperGroup):
+    """Prints an error that the user can act on, without a traceback, and exits with its code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's base class leaves the context's type private
+        try:
+            return super().invoke(ctx)
+        except NcbenchError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.secho(f"error: {error}", err=True, fg="red")
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    name="ncbench",
+    cls=_ErrorsWithoutTraceback,
+    help="Honest, fast, reproducible benchmarks and data for surface normals from images and video.",
+    epilog="Example: ncbench fetch rooms && ncbench prepare rooms && ncbench predict depth_oracle rooms",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+datasets_app = typer.Typer(no_args_is_help=True, help="List and show data sets.")
+models_app = typer.Typer(no_args_is_help=True, help="List and show models.")
+protocols_app = typer.Typer(no_args_is_help=True, help="List, show and lock evaluation protocols.")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(models_app, name="models")
+app.add_typer(protocols_app, name="protocols")
+
+DatasetName = Annotated[str, typer.Argument(help="Name of a data set card, or a path to a YAML file.")]
+ModelName = Annotated[str, typer.Argument(help="Name of a model card.")]
+ProtocolName = Annotated[str, typer.Argument(help="Name of a protocol card.")]
+Stores = Annotated[Path, typer.Option(help="Folder of prepared data sets.")]
+Predictions = Annotated[Path, typer.Option(help="Folder of prediction stores.")]
+Results = Annotated[Path, typer.Option(help="Folder of results.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes.")]
+
+RAW, STORES, PREDICTIONS = Path("data/raw"), Path("data/stores"), Path("data/predictions")
+RESULTS, REPORT = Path("data/results"), Path("reports/generated")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 the group reads it
+) -> None:
+    if version:
+        from ncbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@datasets_app.command("list", epilog="Example: ncbench datasets list")
+def datasets_list(stores: Stores = STORES) -> None:
+    """List every data set, its role and whether it is prepared here."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+    from ncbench.datasets.store import is_store
+
+    def row(name: str) -> tuple[str, ...]:
+        card = catalog.load(DatasetCard, name)
+        state = "prepared" if is_store(stores / name) else f"ncbench fetch {name} && ncbench prepare {name}"
+        return name, card.title, card.role, card.licence.name, card.source.kind, state
+
+    _print_list(("name", "title", "role", "licence", "source", "here"), list(catalog.find(DatasetCard)), row)
+
+
+@datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
+def datasets_show(name: DatasetName) -> None:
+    """Print a data set's card, with everything that it extends filled in."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+
+    _print_card(catalog.load(DatasetCard, name))
+
+
+@models_app.command("list", epilog="Example: ncbench models list")
+def models_list() -> None:
+    """List every model, its kind and the axes that it answers in."""
+    from ncbench import catalog
+    from ncbench.cards import ModelCard
+
+    def row(name: str) -> tuple[str, ...]:
+        card = catalog.load(ModelCard, name)
+        return name, card.title, card.kind, card.axes, card.weights.licence.name if card.weights else "no weights"
+
+    _print_list(("name", "title", "kind", "axes", "weights"), list(catalog.find(ModelCard)), row)
+
+
+@models_app.command("show", epilog="Example: ncbench models show depth_oracle")
+def models_show(name: ModelName) -> None:
+    """Print a model's card."""
+    from ncbench import catalog
+    from ncbench.cards import ModelCard
+
+    _print_card(catalog.load(ModelCard, name))
+
+
+@protocols_app.command("list", epilog="Example: ncbench protocols list")
+def protocols_list() -> None:
+    """List every protocol and its data set."""
+    from ncbench import catalog
+    from ncbench.cards import ProtocolCard
+
+    def row(name: str) -> tuple[str, ...]:
+        card = catalog.load(ProtocolCard, name)
+        return name, card.title, card.dataset, card.pooling, card.resolution
+
+    _print_list(("name", "title", "data set", "pooling", "resolution"), list(catalog.find(ProtocolCard)), row)
+
+
+@protocols_app.command("show", epilog="Example: ncbench protocols show motorcycle")
+def protocols_show(name: ProtocolName) -> None:
+    """Print a protocol's card, defaults included."""
+    from ncbench import catalog
+    from ncbench.cards import ProtocolCard
+
+    _print_card(catalog.load(ProtocolCard, name))
+
+
+@protocols_app.command("lock", epilog="Example: ncbench protocols lock rooms --to data/protocols/rooms.json")
+def protocols_lock(
+    name: ProtocolName,
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    stores: Stores = STORES,
+) -> None:
+    """Write down what a protocol means here: its hash, its data's digest and the frames that it covers."""
+    from ncbench.protocol import lock_protocol
+
+    lock_protocol(name, stores, to)
+
+
+@app.command(epilog="Example: ncbench cards --to data/cards")
+def cards(to: Annotated[Path, typer.Option(help="The folder to write; replaced.")]) -> None:
+    """Write every card with all defaults filled in."""
+    from ncbench.catalog import write_catalog
+
+    typer.echo(f"{write_catalog(to)} cards written to {to}")
+
+
+@app.command(epilog="Example: ncbench fetch sintel-mini")
+def fetch(
+    name: DatasetName, to: Annotated[Path | None, typer.Option(help="Raw folder; default data/raw/NAME.")] = None
+) -> None:
+    """Bring a data set's source files here, or say how to get them."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+    from ncbench.datasets.fetch import fetch as run
+
+    card = catalog.load(DatasetCard, name)
+    folder = to or RAW / card.name
+    done = run(card, folder)
+    typer.echo(f"{card.name}: {'fetched into' if done else 'already in'} {folder}")
+
+
+@app.command(epilog="Example: ncbench prepare sintel --raw ~/Downloads/sintel --jobs 2")
+def prepare(
+    name: DatasetName,
+    raw: Annotated[Path | None, typer.Option(help="Folder of source files; default data/raw/NAME.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The store; default data/stores/NAME.")] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Normalize source files into a store that [b]datasets.load_from_disk[/] opens; resumes where it stopped."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+    from ncbench.datasets.prepare import prepare as run
+    from ncbench.datasets.recipe import recipe_for
+    from ncbench.progress import progress_bar
+
+    card = catalog.load(DatasetCard, name)
+    store = to or STORES / card.name
+    with progress_bar(f"prepare {card.name}") as report:
+        manifest = run(recipe_for(card, raw or RAW / card.name), store, jobs=jobs, progress=report)
+    typer.echo(f"{card.name}: {manifest.rows} frames in {len(manifest.shards)} shards at {store}")
+
+
+@app.command(epilog="Example: ncbench verify data/stores/rooms data/stores/motorcycle")
+def verify(stores: Annotated[list[Path], typer.Argument(help="Stores to check.")], jobs: Jobs = 1) -> None:
+    """Compare every shard with its recorded sha256; exits 4 where anything differs."""
+    from ncbench.datasets.integrity import verify as run
+    from ncbench.errors import StoreError
+
+    problems = [f"{store}: {problem}" for store in stores for problem in run(store, jobs=jobs)]
+    if problems:
+        raise StoreError("\n".join([*problems, "Run 'ncbench repair STORE --raw FOLDER' to rebuild the bad shards."]))
+    typer.echo(f"{len(stores)} store(s) verified")
+
+
+@app.command(epilog="Example: ncbench repair data/stores/rooms --raw data/raw/rooms")
+def repair(
+    store: Annotated[Path, typer.Argument(help="The store to mend.")],
+    raw: Annotated[Path, typer.Option(help="Folder of the source files that it was made from.")],
+    jobs: Jobs = 1,
+) -> None:
+    """Rebuild only the shards that fail verification."""
+    from ncbench.datasets.integrity import repair as run
+    from ncbench.datasets.recipe import recipe_for, stored_card
+
+    rebuilt = run(store, recipe_for(stored_card(store), raw), jobs=jobs)
+    names = ", ".join(record.file for record in rebuilt)
+    typer.echo(f"{store}: {f'rebuilt {names}' if rebuilt else 'nothing to repair'}")
+
+
+@app.command(epilog="Example: ncbench predict depth_oracle motorcycle")
+def predict(
+    model: ModelName,
+    protocol: ProtocolName,
+    stores: Stores = STORES,
+    predictions: Predictions = PREDICTIONS,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again whatever is there.")] = False,
+) -> None:
+    """Run a model over a protocol's data and store its normals; resumes by sequence."""
+    from ncbench.models.run import predict as run
+    from ncbench.progress import progress_bar
+
+    with progress_bar(f"{model} on {protocol}") as report:
+        folder = run(model, protocol, stores=stores, predictions=predictions, overwrite=overwrite, progress=report)
+    typer.echo(f"{model} on {protocol}: {folder}")
+
+
+@app.command(epilog="Example: ncbench evaluate depth_oracle motorcycle")
+def evaluate(
+    model: ModelName,
+    protocol: ProtocolName,
+    stores: Stores = STORES,
+    predictions: Predictions = PREDICTIONS,
+    results: Results = RESULTS,
+) -> None:
+    """Score stored predictions; exits 6 where a frame could not be scored (the result says which)."""
+    from ncbench.errors import ScoreError
+    from ncbench.evaluators.run import evaluate as run
+    from ncbench.progress import progress_bar
+
+    with progress_bar(f"score {model} on {protocol}") as report:
+        frame = run(model, protocol, stores=stores, predictions=predictions, results=results, progress=report)
+    row = frame.iloc[0]
+    folder = results / protocol / model
+    if row["status"] != "complete":
+        raise ScoreError(f"{folder}: {row['failed']} of {row['frames']} frames failed; frames.parquet says why.")
+    typer.echo(f"{model} on {protocol}: mean {row['mean']:.2f}°, median {row['median']:.2f}° ({folder})")
+
+
+@app.command(epilog="Example: ncbench report --results data/results --to reports/generated")
+def report(
+    results: Results = RESULTS,
+    stores: Stores = STORES,
+    predictions: Predictions = PREDICTIONS,
+    to: Annotated[Path, typer.Option(help="The report's folder; replaced as a whole.")] = REPORT,
+    card: Annotated[str, typer.Option(help="Name of a report card.")] = "main",
+    check: Annotated[bool, typer.Option("--check", help="Exit 6 where a protocol's expected value is missed.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the tables of an existing report, build nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no tables.")] = False,
+) -> None:
+    """Build tables (CSV, Markdown, LaTeX) and an HTML page from results."""
+    from ncbench.reports.build import build_report, check_expected, report_files, report_tables
+    from ncbench.reports.render import print_tables
+
+    tables = report_tables(card, results) if show else build_report(card, results, stores, predictions, to)
+    if not quiet:
+        # a log has no width of its own: take what the table needs
+        print_tables(tables, Console() if Console().is_terminal else Console(width=120))
+    for path in report_files(to):
+        typer.echo(str(path))
+    if check:
+        check_expected(results)
+
+
+@app.command(epilog="Example: ncbench doctor")
+def doctor(stores: Stores = STORES) -> None:
+    """Say what this machine can run, what is missing and how to get it."""
+    from ncbench.doctor import diagnose
+
+    shown = Table("check", "state", "what to do", title="ncbench doctor", title_justify="left")
+    findings = diagnose(stores)
+    for finding in findings:
+        shown.add_row(
+            finding.check, f"[green]{finding.state}[/]" if finding.ok else f"[yellow]{finding.state}[/]", finding.remedy
+        )
+    Console().print(shown)
+    if not all(finding.ok or finding.optional for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_list(columns: tuple[str, ...], names: list[str], row: Callable[[str], tuple[str, ...]]) -> None:
+    shown = Table(*columns)
+    for name in names:
+        shown.add_row(*row(name))
+    Console().print(shown)
+
+
+def _print_card(card: Card) -> None:
+    from ncbench.cards import to_yaml
+
+    typer.echo(to_yaml(card), nl=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
