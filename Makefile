@@ -24,11 +24,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-repro: $(INSTALLED)  ## Fetch, prepare, predict, evaluate and report, as DVC stages; prints the table
+# numba's cache does not see edits in files that a cached kernel calls into
+KERNELS := $(VENV)/.kernels
+$(KERNELS): $(shell grep -rl --include=*.py ncbench.jit ncbench) | $(INSTALLED)
+	@find ncbench -name '*.nb[ic]' -delete
+	@touch $@
+
+repro: $(INSTALLED) $(KERNELS)  ## Fetch, prepare, predict, evaluate and report, as DVC stages; prints the table
 	@dvc repro
 	@ncbench report --show --check
 
-test: $(INSTALLED)  ## Run the tests with coverage
+test: $(INSTALLED) $(KERNELS)  ## Run the tests with coverage
 	@python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(INSTALLED)  ## Check style, types and the direction of imports
@@ -37,7 +43,7 @@ lint: $(INSTALLED)  ## Check style, types and the direction of imports
 	@mypy
 	@lint-imports
 
-bench: $(INSTALLED)  ## Run the speed comparisons; JSON goes to benchmarks/results
+bench: $(INSTALLED) $(KERNELS)  ## Run the speed comparisons; JSON goes to benchmarks/results
 	@mkdir -p benchmarks/results
 	@python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/latest.json -q -s
 

@@ -95,7 +95,7 @@ class Manifest:
             )
             shards = tuple(ShardRecord(**shard) for shard in values.pop("shards"))
             stated = {name: values.pop(name) for name in ("schema", "digest", "rows")}
-            manifest = cls(sequences=tuple(SequenceRecord(**clip) for clip in clips), shards=shards, **values)
+            manifest = cls(sequences=clips, shards=shards, **values)
             agrees = stated == {"schema": VERSION, "digest": manifest.digest, "rows": manifest.rows}
             agrees = agrees and manifest.rows == sum(len(clip.frames) for clip in manifest.sequences)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -5,9 +5,9 @@ Biases for Surface Normal Estimation", CVPR 2024): a square window, and a depth 
 plane from bridging an edge. DSINE minimizes an algebraic residual over homogeneous plane vectors in float32, costing
 up to degrees on a perfect plane. Here the points are centred, all sums are float64, and the residual is orthogonal.
 
-A fit needs the eigenvector of the least eigenvalue of a 3 x 3 covariance. Closed forms with arccos lose half the digits
-where the two other eigenvalues meet, which is every wall seen head-on. Here Halley's iteration climbs from 0 to the
-least root of the characteristic cubic, where it is well separated, and the adjugate gives the eigenvector.
+A fit needs the eigenvector of the least eigenvalue of a 3 x 3 covariance. Closed forms with arccos lose half the
+digits where the two other eigenvalues meet, which is every wall seen head-on. Here Halley's iteration climbs from 0
+to the least root of the characteristic cubic, where it is well separated, and the adjugate gives the eigenvector.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def normals_by_plane_fit(
 ) -> tuple[AnyFloatMap, BoolMap]:
     """Fit to each pixel the plane with the least squared orthogonal distances to the points around it.
 
-    A point takes part where its z differs from the centre's by less than ``gamma`` times the centre's. Windows are cut
-    at the picture's border.
+    A point takes part where its z differs from the centre's by less than ``gamma`` times the centre's. Windows are
+    cut at the picture's border.
 
     On a noise-free plane in float64 the normal is right to well under 1e-6 degrees at any slant. Depth stored in
     float32 carries an error of its own, half a unit in the last place (up to 6e-8 of the depth): at a focal length of
-    550 pixels it turns a 5 x 5 fit by 0.0002 degrees on average and 0.0015 at worst. A float32 result is rounded by up
-    to 4e-6 degrees.
+    550 pixels it turns a 5 x 5 fit by 0.0002 degrees on average and 0.0015 at worst. A float32 result is rounded by
+    up to 4e-6 degrees.
 
     Args:
         depth: (H, W) z-depth in metres, any floating type; unknown where 0, negative or not finite.
@@ -195,12 +195,12 @@ def _add_offset(
 def _solve(sums: DoubleMap, x: DoubleMap, y: DoubleMap, z: DoubleMap, min_neighbours: int, found: DoubleMap) -> None:
     """Turn the sums of each pixel into a unit normal that faces the camera, or zero where there is none.
 
-    ``np.true_divide`` gives inf or NaN where a plain division would raise; a NaN then fails every comparison. Having no
-    branches is what lets the loop become vector instructions.
+    A division by zero gives inf or NaN, and a NaN fails every comparison. Having no branches is what lets the loop
+    become vector instructions.
     """
     for i in range(len(x)):
         count = sums[i]
-        share = np.true_divide(1.0, count)
+        share = 1.0 / count
         sx, sy, sz = sums[_BLOCK + i], sums[2 * _BLOCK + i], sums[3 * _BLOCK + i]
         xx = sums[4 * _BLOCK + i] - sx * sx * share
         xy = sums[5 * _BLOCK + i] - sx * sy * share
@@ -212,7 +212,7 @@ def _solve(sums: DoubleMap, x: DoubleMap, y: DoubleMap, z: DoubleMap, min_neighb
         length = np.sqrt(u * u + v * v + w * w)
         facing = u * x[i] + v * y[i] + w * z[i]
         good = count >= min_neighbours and flatness > _MIN_FLATNESS and abs(facing) > _MIN_FACING * length * z[i]
-        factor = np.true_divide(-1.0 if facing > 0 else 1.0, length)
+        factor = (-1.0 if facing > 0 else 1.0) / length
         found[i] = u * factor if good else 0.0
         found[_BLOCK + i] = v * factor if good else 0.0
         found[2 * _BLOCK + i] = w * factor if good else 0.0
@@ -227,7 +227,7 @@ def _least_direction(
     That sum is about the ratio of the second to the first eigenvalue where the third is small.
     """
     # unit trace: independent of the scene's scale, and no overflow at any depth
-    scale = np.true_divide(1.0, xx + yy + zz)
+    scale = 1.0 / (xx + yy + zz)
     xx, xy, xz, yy, yz, zz = xx * scale, xy * scale, xz * scale, yy * scale, yz * scale, zz * scale
     minors = xx * yy - xy * xy + xx * zz - xz * xz + yy * zz - yz * yz
     least = _least_root(minors, xx * (yy * zz - yz * yz) - xy * (xy * zz - xz * yz) + xz * (xy * yz - xz * yy))
@@ -250,6 +250,6 @@ def _least_root(minors: float, determinant: float) -> float:
     for _ in range(_HALLEY_STEPS):
         value = ((least - 1) * least + minors) * least - determinant
         slope = (3 * least - 2) * least + minors
-        step = np.true_divide(2 * value * slope, 2 * slope * slope - value * (6 * least - 2))
+        step = 2 * value * slope / (2 * slope * slope - value * (6 * least - 2))
         least -= step if abs(step) < 1 else 0.0  # 0 / 0 at a multiple root, where nothing is left to gain
     return least
