@@ -6,7 +6,9 @@ A card says *what* is benchmarked; it is data, so listing and checking cards imp
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,11 +18,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from ncbench.errors import CardError
 from ncbench.settings import Settings
+from ncbench.sources import Attribute, Source
 
 AxesName = Literal["opencv", "opengl", "dsine", "ldf"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 SemVer = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
-Attribute = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
 class Licence(Settings):
@@ -29,33 +31,6 @@ class Licence(Settings):
     name: str
     redistribution: bool
     note: str = ""
-
-
-class Download(Settings):
-    """One official archive."""
-
-    url: str
-    bytes: int | None = None
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-
-class GeneratedSource(Settings):
-    """Files that code writes here: a rendered miniature, or samples that an installed package carries."""
-
-    kind: Literal["generate"]
-    generator: Attribute
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-
-class ManualSource(Settings):
-    """Files that the user obtains: registration, signed terms, or a plain download page."""
-
-    kind: Literal["manual"]
-    instructions: str
-    downloads: list[Download] = Field(default_factory=list)
-
-
-Source = Annotated[GeneratedSource | ManualSource, Field(discriminator="kind")]
 
 
 class DatasetCard(Settings):
@@ -76,7 +51,7 @@ class DatasetCard(Settings):
     reader: Attribute
     settings: dict[str, Any] = Field(default_factory=dict)
     axes: AxesName | None
-    normals: Literal["file", "plane_fit", "cross_product", "analytic"]
+    normals: Literal["file", "plane_fit", "cross_product", "analytic", "none"]
     shard_rows: int = Field(default=64, ge=1, le=100_000)
 
     def reader_settings(self) -> dict[str, Any]:
@@ -120,6 +95,11 @@ class ModelCard(Settings):
     training_sets: list[str] = Field(default_factory=list)
     deterministic: bool = True
 
+    def recipe(self) -> dict[str, Any]:
+        """Return the part of the card that predictions depend on; prose is left out."""
+        kept = {"name", "version", "adapter", "settings", "axes", "weights"}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key in kept}
+
 
 class Expected(Settings):
     """A value that a result must reach, checked by ``ncbench report --check``."""
@@ -151,7 +131,7 @@ class ProtocolCard(Settings):
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> ProtocolCard:
-        if not self.thresholds or any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
+        if not self.thresholds or any(a >= b for a, b in itertools.pairwise(self.thresholds)):
             raise ValueError(f"thresholds must be a non-empty ascending list, got {self.thresholds}")
         return self
 
@@ -206,11 +186,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise CardError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise CardError(f"{path}: is not UTF-8 text ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise CardError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise CardError(f"{path}: a card is a mapping of keys to values, found {type(values).__name__}")
+    _check_plain(values, str(path))
     return values
+
+
+def _check_plain(value: Any, where: str) -> None:  # noqa: ANN401 - any YAML value
+    """Refuse what JSON cannot hold, since cards are hashed and stored as JSON."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise CardError(f"{where}: key {key!r} is not text; put it in quotes")
+            _check_plain(item, f"{where}, key '{key}'")
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, where)
+    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise CardError(f"{where}: {value!r} is no text, finite number, true, false, null, list or mapping")
 
 
 def to_yaml(card: Card) -> str:
@@ -226,6 +221,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", node.start_mark)
         if keys.count(key) > 1:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' appears twice", node.start_mark)
     return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}

@@ -7,7 +7,6 @@ then the cards that ncbench ships.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +17,11 @@ from typing import Any, TypeVar
 
 from ncbench.cards import DatasetCard, ModelCard, ProtocolCard, ReportCard, read_yaml, to_yaml
 from ncbench.errors import CardError
+from ncbench.files import replacing_folder
 from ncbench.settings import suggest
 
 ENTRY_POINT_GROUP = "ncbench.catalogs"
+HERE = "current directory"
 _FOLDERS: Mapping[type[Any], str] = {
     DatasetCard: "datasets",
     ModelCard: "models",
@@ -76,8 +77,33 @@ def find(kind: type[CardT]) -> dict[str, Found]:
             cards[path.stem] = Found(path, name)
     here = Path.cwd()
     if here != shipped_root():
-        cards.update({path.stem: Found(path, "current directory") for path in _yaml_files(here / folder)})
+        cards.update({path.stem: Found(path, HERE) for path in _yaml_files(here / folder)})
     return dict(sorted(cards.items()))
+
+
+def load_all(kind: type[CardT]) -> tuple[dict[str, CardT], list[str]]:
+    """Read every card of one kind.
+
+    Args:
+        kind: The card's class.
+
+    Returns:
+        Name -> card, sorted by name; and what is wrong with the files of the current directory that are no such card
+        (a folder ``models`` may well hold somebody else's YAML).
+
+    Raises:
+        CardError: A shipped or installed card breaks its schema.
+    """
+    cards: dict[str, CardT] = {}
+    problems: list[str] = []
+    for name, found in find(kind).items():
+        try:
+            cards[name] = read_card(kind, found.path)
+        except CardError as error:
+            if found.layer != HERE:
+                raise
+            problems.append(str(error))
+    return cards, problems
 
 
 def load(kind: type[CardT], name: str) -> CardT:
@@ -127,23 +153,25 @@ def write_catalog(to: Path) -> int:
     A pipeline that depends on these files reruns what a change of a card touches, through any chain of ``extends``.
 
     Args:
-        to: The folder; replaced.
+        to: The folder; replaced where an earlier call made it.
 
     Returns:
         How many cards were written.
 
     Raises:
         CardError: A card breaks its schema.
+        StoreError: The folder holds something else, or cannot be written.
     """
     texts = {
-        to / folder / f"{name}.yaml": to_yaml(read_card(kind, found.path))
+        f"{folder}/{name}.yaml": to_yaml(card)
         for kind, folder in _FOLDERS.items()
-        for name, found in find(kind).items()
+        for name, card in load_all(kind)[0].items()
     }
-    shutil.rmtree(to, ignore_errors=True)
-    for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    with replacing_folder(to, "cards") as partial:
+        for name, text in texts.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     return len(texts)
 
 
@@ -154,8 +182,8 @@ def _resolve(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
-    base_path = path.with_name(f"{base}.yaml")
-    if not base_path.is_file():
+    base_path = path.parent / f"{base}.yaml"
+    if not isinstance(base, str) or base_path.parent != path.parent or not base_path.is_file():
         names = [other.stem for other in _yaml_files(path.parent)]
         raise CardError(
             f"{path}: key 'extends' names '{base}', which is not in {path.parent}. {suggest(str(base), names)}"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
 from ncbench.errors import NcbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from ncbench.cards import Card
 
@@ -24,11 +25,11 @@ class _ErrorsWithoutTraceback(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's base class leaves the context's type private
         try:
             return super().invoke(ctx)
-        except NcbenchError as error:
+        except (NcbenchError, OSError) as error:
             if ctx.params["debug"]:
                 raise
             typer.secho(f"error: {error}", err=True, fg="red")
-            raise typer.Exit(error.exit_code) from error
+            raise typer.Exit(getattr(error, "exit_code", 1)) from error
 
 
 app = typer.Typer(
@@ -79,12 +80,12 @@ def datasets_list(stores: Stores = STORES) -> None:
     from ncbench.cards import DatasetCard
     from ncbench.datasets.store import is_store
 
-    def row(name: str) -> tuple[str, ...]:
-        card = catalog.load(DatasetCard, name)
-        state = "prepared" if is_store(stores / name) else f"ncbench fetch {name} && ncbench prepare {name}"
-        return name, card.title, card.role, card.licence.name, card.source.kind, state
-
-    _print_list(("name", "title", "role", "licence", "source", "here"), list(catalog.find(DatasetCard)), row)
+    cards, problems = catalog.load_all(DatasetCard)
+    rows = [
+        (name, card.title, card.role, card.licence.name, card.source.kind, "yes" if is_store(stores / name) else "-")
+        for name, card in cards.items()
+    ]
+    _print_list(("name", "title", "role", "licence", "source", "prepared"), rows, problems)
 
 
 @datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
@@ -102,11 +103,12 @@ def models_list() -> None:
     from ncbench import catalog
     from ncbench.cards import ModelCard
 
-    def row(name: str) -> tuple[str, ...]:
-        card = catalog.load(ModelCard, name)
-        return name, card.title, card.kind, card.axes, card.weights.licence.name if card.weights else "no weights"
-
-    _print_list(("name", "title", "kind", "axes", "weights"), list(catalog.find(ModelCard)), row)
+    cards, problems = catalog.load_all(ModelCard)
+    rows = [
+        (name, card.title, card.kind, card.axes, card.weights.licence.name if card.weights else "no weights")
+        for name, card in cards.items()
+    ]
+    _print_list(("name", "title", "kind", "axes", "weights"), rows, problems)
 
 
 @models_app.command("show", epilog="Example: ncbench models show depth_oracle")
@@ -124,11 +126,9 @@ def protocols_list() -> None:
     from ncbench import catalog
     from ncbench.cards import ProtocolCard
 
-    def row(name: str) -> tuple[str, ...]:
-        card = catalog.load(ProtocolCard, name)
-        return name, card.title, card.dataset, card.pooling, card.resolution
-
-    _print_list(("name", "title", "data set", "pooling", "resolution"), list(catalog.find(ProtocolCard)), row)
+    cards, problems = catalog.load_all(ProtocolCard)
+    rows = [(name, card.title, card.dataset, card.pooling, card.resolution) for name, card in cards.items()]
+    _print_list(("name", "title", "data set", "pooling", "resolution"), rows, problems)
 
 
 @protocols_app.command("show", epilog="Example: ncbench protocols show motorcycle")
@@ -160,18 +160,31 @@ def cards(to: Annotated[Path, typer.Option(help="The folder to write; replaced."
     typer.echo(f"{write_catalog(to)} cards written to {to}")
 
 
-@app.command(epilog="Example: ncbench fetch sintel-mini")
+@app.command(epilog="Example: ncbench fetch matrixcity-small --scenes block_3 --dry-run")
 def fetch(
-    name: DatasetName, to: Annotated[Path | None, typer.Option(help="Raw folder; default data/raw/NAME.")] = None
+    name: DatasetName,
+    to: Annotated[Path | None, typer.Option(help="Raw folder; default data/raw/NAME.")] = None,
+    scenes: Annotated[
+        list[str] | None, typer.Option(help="Only files of these scenes; patterns such as 'ai_001_*'; repeat it.")
+    ] = None,
+    local: Annotated[Path | None, typer.Option(help="Your folder of archives, or of the unpacked data set.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and free disk; write nothing.")] = False,
 ) -> None:
-    """Bring a data set's source files here, or say how to get them."""
+    """Bring a data set's source files here, or say how to get them; resumes a cut download."""
+    from functools import partial
+
     from ncbench import catalog
     from ncbench.cards import DatasetCard
     from ncbench.datasets.fetch import fetch as run
+    from ncbench.progress import progress_bar
 
     card = catalog.load(DatasetCard, name)
     folder = to or RAW / card.name
-    done = run(card, folder)
+    if dry_run:
+        typer.echo(str(run(card, folder, scenes=scenes or None, local=local, dry_run=True)))
+        return
+    bars = partial(progress_bar, of_bytes=True)
+    done = run(card, folder, scenes=scenes or None, local=local, progress=bars)
     typer.echo(f"{card.name}: {'fetched into' if done else 'already in'} {folder}")
 
 
@@ -181,19 +194,71 @@ def prepare(
     raw: Annotated[Path | None, typer.Option(help="Folder of source files; default data/raw/NAME.")] = None,
     to: Annotated[Path | None, typer.Option(help="The store; default data/stores/NAME.")] = None,
     jobs: Jobs = 1,
+    max_skipped: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of frames that may be left out.")
+    ] = 0.01,
 ) -> None:
-    """Normalize source files into a store that [b]datasets.load_from_disk[/] opens; resumes where it stopped."""
+    """Normalize source files into a store that [b]datasets.load_from_disk[/] opens; resumes where it stopped.
+
+    Normals that contradict the depth are refused with the axes convention that fits.
+    """
     from ncbench import catalog
     from ncbench.cards import DatasetCard
+    from ncbench.datasets.audit_axes import check_axes
     from ncbench.datasets.prepare import prepare as run
     from ncbench.datasets.recipe import recipe_for
     from ncbench.progress import progress_bar
 
     card = catalog.load(DatasetCard, name)
     store = to or STORES / card.name
+    recipe = recipe_for(card, raw or RAW / card.name)
     with progress_bar(f"prepare {card.name}") as report:
-        manifest = run(recipe_for(card, raw or RAW / card.name), store, jobs=jobs, progress=report)
-    typer.echo(f"{card.name}: {manifest.rows} frames in {len(manifest.shards)} shards at {store}")
+        manifest = run(recipe, store, jobs=jobs, progress=report, max_skipped=max_skipped, check=check_axes)
+    left_out = f", {len(manifest.skipped)} left out" if manifest.skipped else ""
+    typer.echo(f"{card.name}: {manifest.rows} frames in {len(manifest.shards)} shards at {store}{left_out}")
+
+
+@app.command(epilog="Example: ncbench audit data/stores/rooms --to audit/rooms")
+def audit(
+    store: Annotated[Path, typer.Argument(help="A prepared store.")],
+    to: Annotated[Path | None, typer.Option(help="Folder for the tables and a contact sheet.")] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Look at so many frames, evenly spread.")] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Check a store's normals: unit length, facing, agreement with depth, up axis, coverage, duplicate frames."""
+    from ncbench.datasets.audit import audit as run
+    from ncbench.datasets.audit_sheet import contact_sheet
+    from ncbench.errors import SourceError
+    from ncbench.progress import progress_bar
+
+    with progress_bar(f"audit {store.name}") as bar:
+        found = run(store, max_frames, jobs, bar)
+    typer.echo(found.findings.to_string(index=False))
+    if to is not None:
+        found.save(to)
+        contact_sheet(store, found, to / "sheet.png")
+        typer.echo(f"{to}: tables and sheet.png")
+    if not found.ok:
+        raise SourceError(f"{store}: the audit found errors (above). See docs/audit.md for what each means.")
+
+
+@app.command(epilog="Example: ncbench export data/stores/rooms --to folder --axes opengl --dtype png16 --out rooms_png")
+def export(
+    store: Annotated[Path, typer.Argument(help="A prepared store.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    to: Annotated[str, typer.Option(help="folder, dsine_eval, marigold, webdataset or parquet.")] = "folder",
+    axes: Annotated[str | None, typer.Option(help="Axes of the written normals; default: the form's own.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="png8, png16, npy or exr; default: the form's own.")] = None,
+    sequence: Annotated[list[str] | None, typer.Option(help="Only this sequence; repeat it.")] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Write a store in another form, for a model that reads that; resumes by sequence."""
+    from ncbench.datasets.export import export as run
+    from ncbench.progress import progress_bar
+
+    with progress_bar(f"export {store.name}") as bar:
+        run(store, out, form=to, axes=axes, dtype=dtype, sequences=sequence or None, jobs=jobs, progress=bar)
+    typer.echo(f"{store}: written to {out}")
 
 
 @app.command(epilog="Example: ncbench verify data/stores/rooms data/stores/motorcycle")
@@ -256,10 +321,12 @@ def evaluate(
     with progress_bar(f"score {model} on {protocol}") as report:
         frame = run(model, protocol, stores=stores, predictions=predictions, results=results, progress=report)
     row = frame.iloc[0]
-    folder = results / protocol / model
-    if row["status"] != "complete":
+    folder = results / row["protocol"] / row["model"]
+    if row["status"] == "empty":
+        raise ScoreError(f"{folder}: no pixel of the truth is valid, so that there is nothing to score.")
+    if row["status"] == "partial":
         raise ScoreError(f"{folder}: {row['failed']} of {row['frames']} frames failed; frames.parquet says why.")
-    typer.echo(f"{model} on {protocol}: mean {row['mean']:.2f}°, median {row['median']:.2f}° ({folder})")
+    typer.echo(f"{row['model']} on {row['protocol']}: mean {row['mean']:.2f}°, median {row['median']:.2f}° ({folder})")
 
 
 @app.command(epilog="Example: ncbench report --results data/results --to reports/generated")
@@ -297,19 +364,20 @@ def doctor(stores: Stores = STORES) -> None:
     shown = Table("check", "state", "what to do", title="ncbench doctor", title_justify="left")
     findings = diagnose(stores)
     for finding in findings:
-        shown.add_row(
-            finding.check, f"[green]{finding.state}[/]" if finding.ok else f"[yellow]{finding.state}[/]", finding.remedy
-        )
+        colour = "green" if finding.ok else "yellow"
+        shown.add_row(finding.check, f"[{colour}]{escape(finding.state)}[/]", escape(finding.remedy))
     Console().print(shown)
     if not all(finding.ok or finding.optional for finding in findings):
         raise typer.Exit(1)
 
 
-def _print_list(columns: tuple[str, ...], names: list[str], row: Callable[[str], tuple[str, ...]]) -> None:
+def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problems: list[str]) -> None:
     shown = Table(*columns)
-    for name in names:
-        shown.add_row(*row(name))
+    for row in rows:
+        shown.add_row(*map(escape, row))
     Console().print(shown)
+    for problem in problems:
+        typer.secho(f"not a card, left out: {problem}", err=True, fg="yellow")
 
 
 def _print_card(card: Card) -> None:

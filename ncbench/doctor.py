@@ -66,7 +66,7 @@ def _packages() -> Iterator[Finding]:
             continue
         found = _version(requirement.name)
         ok = found is not None and requirement.specifier.contains(found, prereleases=True)
-        remedy = "" if ok else f"pip install '{requirement}' -c constraints.txt"
+        remedy = "" if ok else f"pip install '{requirement}'"
         yield Finding(requirement.name, found or "missing", ok, remedy)
     # a PyPI torchvision beside a CPU torch breaks every import of transformers and diffusers
     if importlib.util.find_spec("torchvision") is not None and not _torchvision_works():
@@ -88,8 +88,10 @@ def _processor() -> Finding:
 
 
 def _gpu() -> Finding:
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("GPU", f"torch cannot be imported ({error})", False, "pip install torch")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("GPU", f"{names} (CUDA {torch.version.cuda})", True, optional=True)
@@ -128,13 +130,12 @@ def _extras() -> Iterator[Finding]:
     for extra, members in sorted(grouped.items()):
         missing = [item.name for item in members if _version(item.name) is None]
         state = f"missing: {', '.join(missing)}" if missing else "installed"
-        remedy = f"pip install 'ncbench[{extra}]' -c constraints.txt" if missing else ""
+        remedy = f"pip install 'ncbench[{extra}]'" if missing else ""
         yield Finding(f"extra {extra}", state, not missing, remedy, optional=True)
 
 
 def _datasets(stores: Path) -> Iterator[Finding]:
-    for name in catalog.find(DatasetCard):
-        card = catalog.load(DatasetCard, name)
+    for name, card in catalog.load_all(DatasetCard)[0].items():
         here = is_store(stores / name)
         how = f"ncbench fetch {name} && ncbench prepare {name}"
         if card.source.kind == "manual":

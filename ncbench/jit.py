@@ -27,7 +27,10 @@ def jit(*, inline: bool = False) -> Callable[[Kernel], Kernel]:
     """
 
     def decorate(function: Kernel) -> Kernel:
-        compiled = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always" if inline else "never")
-        return cast("Kernel", compiled(function))
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "inline": "always" if inline else "never"}
+        try:
+            return cast("Kernel", numba.njit(cache=True, **options)(function))
+        except RuntimeError:  # no folder to cache in can be written: compile anew in every process
+            return cast("Kernel", numba.njit(cache=False, **options)(function))
 
     return decorate

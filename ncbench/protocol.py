@@ -8,7 +8,7 @@ from ncbench import catalog
 from ncbench.cards import ProtocolCard, digest
 from ncbench.datasets.store import Store, open_store
 from ncbench.errors import ScoreError
-from ncbench.provenance import write_json
+from ncbench.files import write_json
 from ncbench.settings import suggest
 
 LOCK_SCHEMA = 1

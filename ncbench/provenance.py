@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -10,8 +9,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from ncbench.errors import StoreError
 
 PACKAGES = ("ncbench", "numpy", "scipy", "numba", "pandas", "pyarrow", "datasets", "torch", "diffusers", "transformers")
 
@@ -49,32 +46,6 @@ def peak_memory_bytes() -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file atomically: a reader sees the old file or the new one, never a half.
-
-    Args:
-        path: Where to; its folder is made.
-        values: Anything that JSON can hold; NaN is refused.
-
-    Raises:
-        StoreError: The disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(values, stream, indent=2, allow_nan=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Free space or choose another folder."
-        ) from error
 
 
 def _version(name: str) -> str | None:

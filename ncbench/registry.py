@@ -30,9 +30,10 @@ def load_attribute(spec: str) -> Any:  # noqa: ANN401 - whatever the card names
         raise CardError(f"'{spec}' is not of the form 'package.module:attribute'")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever the module's own code raises while it is imported
         raise CardError(
-            f"'{spec}': module {module_name} cannot be imported ({error}). Install what provides it."
+            f"'{spec}': module {module_name} cannot be imported ({type(error).__name__}: {error}). "
+            "Install what provides it, or mend it."
         ) from error
     try:
         return getattr(module, attribute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -65,6 +66,9 @@ def _explain(model: type[BaseModel], item: Any) -> str:  # noqa: ANN401 - pydant
         return f"key '{key}' is required but missing"
     found = repr(item["input"])
     shown = found if len(found) <= 80 else found[:77] + "..."
+    if item["type"] == "literal_error":
+        valid = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        return f"key '{key}': unknown value {shown}. {suggest(str(item['input']), valid)}"
     return f"key '{key}': {item['msg']} (found {shown})"
 
 

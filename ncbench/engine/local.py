@@ -9,7 +9,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from ncbench.errors import NcbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,6 +31,7 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
 
     Raises:
         ValueError: ``jobs`` is below 1.
+        NcbenchError: A worker process died.
         Exception: The first error of any task; tasks not yet started are cancelled.
     """
     if jobs < 1:
@@ -36,11 +40,18 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
         for item in items:
             yield item, fn(item)
         return
+    work = list(items)
     # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(fn, item): item for item in items}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(jobs, len(work))), mp_context=context) as pool:
+        futures = {pool.submit(fn, item): item for item in work}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise NcbenchError(
+                "a worker process died, most likely for want of memory. Run the same command again with fewer --jobs: "
+                "what is finished is kept."
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -162,7 +162,7 @@ def metric_name(threshold: float) -> str:
         >>> metric_name(11.25), metric_name(30.0)
         ('within_11_25', 'within_30')
     """
-    return f"within_{threshold:g}".replace(".", "_")
+    return f"within_{threshold:.12g}".replace(".", "_")
 
 
 def check_invariants(metrics: dict[str, float], where: str) -> None:

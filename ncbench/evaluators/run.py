@@ -12,14 +12,16 @@ from typing import Any
 import pandas as pd
 
 from ncbench import catalog
-from ncbench.cards import ModelCard, ProtocolCard, digest
+from ncbench.cards import ModelCard, ProtocolCard
 from ncbench.datasets.frame import Frame
+from ncbench.datasets.shards import file_sha256
 from ncbench.datasets.store import Store, open_store
 from ncbench.errors import NcbenchError, ScoreError
 from ncbench.evaluators.angular import AngularState, angular_error, check_invariants, metric_name
-from ncbench.models.run import RUN_FILE, prediction_folder, read_run
+from ncbench.files import replacing_file, write_json
+from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
 from ncbench.protocol import protocol_digest, protocol_sequences
-from ncbench.provenance import code_revision, machine, package_versions, write_json
+from ncbench.provenance import code_revision, machine, package_versions
 
 RESULT_SCHEMA = 1
 RESULT_FILE = "result.json"
@@ -90,8 +92,8 @@ def evaluate(
     """Score stored predictions under a protocol and write ``<results>/<protocol>/<model>/``.
 
     Args:
-        model: Name of a model card.
-        protocol: Name of a protocol card.
+        model: Name of a model card, or a path to a YAML file.
+        protocol: Name of a protocol card, or a path to a YAML file.
         stores: Folder of prepared data sets.
         predictions: Folder of prediction stores (``ncbench predict`` writes them).
         results: Where the result goes.
@@ -106,19 +108,22 @@ def evaluate(
     started = time.perf_counter()
     model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
     target = open_store(stores / protocol_card.dataset)
-    folder = prediction_folder(predictions, model, protocol)
+    folder = prediction_folder(predictions, model_card.name, protocol_card.name)
     preds = open_store(folder)
     run = read_run(folder)
     _check_belongs(run, model_card, target, folder)
     scores = score(preds, target, protocol_card, progress)
+    out = results / protocol_card.name / model_card.name
+    with replacing_file(out / FRAMES_FILE) as temporary:
+        scores.frames.to_parquet(temporary, index=False)
     values = {
         "schema": RESULT_SCHEMA,
-        "model": {"name": model, "version": model_card.version, "title": model_card.title, "kind": model_card.kind}
-        | {"card_sha256": digest(model_card.model_dump(mode="json")), "training_sets": model_card.training_sets},
-        "protocol": {"name": protocol, "version": protocol_card.version, "title": protocol_card.title}
-        | {"sha256": protocol_digest(protocol_card), "card": protocol_card.scoring()},
+        "model": model_card.recipe()
+        | {"title": model_card.title, "kind": model_card.kind, "training_sets": model_card.training_sets},
+        "protocol": protocol_card.scoring() | {"title": protocol_card.title, "sha256": protocol_digest(protocol_card)},
         "dataset": {"name": protocol_card.dataset, "digest": target.manifest.digest},
-        **summary(scores, where=f"{model} on {protocol}"),
+        **summary(scores, where=f"{model_card.name} on {protocol_card.name}"),
+        "frames_sha256": file_sha256(out / FRAMES_FILE),
         "predictions": {"digest": preds.manifest.digest} | run,
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,12 +133,9 @@ def evaluate(
             "packages": package_versions(),
         },
     }
-    out = results / protocol / model
-    out.mkdir(parents=True, exist_ok=True)
-    scores.frames.to_parquet(out / FRAMES_FILE, index=False)
     write_json(out / RESULT_FILE, values)
-    row = {"model": model, "protocol": protocol, "status": values["status"]} | values["counts"] | values["metrics"]
-    return pd.DataFrame([row])
+    row = {"model": model_card.name, "protocol": protocol_card.name, "status": values["status"]}
+    return pd.DataFrame([row | values["counts"] | values["metrics"]])
 
 
 def summary(scores: Scores, where: str) -> dict[str, Any]:
@@ -144,19 +146,20 @@ def summary(scores: Scores, where: str) -> dict[str, Any]:
         where: Whose scores, for messages.
 
     Returns:
-        ``status`` (``complete`` or ``partial``), ``counts`` and ``metrics`` (empty unless complete).
+        ``status`` (``complete``, ``partial`` where a frame failed, ``empty`` where no pixel of the truth is valid),
+        ``counts``, and ``metrics`` (empty unless complete).
 
     Raises:
         ScoreError: The metrics contradict one another.
     """
     failed, state = scores.failed, scores.state
-    complete = failed == 0 and state.count > 0
-    metrics = state.metrics() if complete else {}
+    status = "partial" if failed else "complete" if state.count else "empty"
+    metrics = state.metrics() if status == "complete" else {}
     if metrics:
         check_invariants(metrics, where)
     counts = {"frames": len(scores.frames), "scored": len(scores.frames) - failed, "failed": failed}
     counts |= {"pixels": state.count, "invalid_predictions": state.invalid}
-    return {"status": "complete" if complete else "partial", "counts": counts, "metrics": metrics}
+    return {"status": status, "counts": counts, "metrics": metrics}
 
 
 def _score_frame(pred: Frame, target: Frame, protocol: ProtocolCard) -> AngularState:
@@ -172,10 +175,10 @@ def _score_frame(pred: Frame, target: Frame, protocol: ProtocolCard) -> AngularS
 
 def _check_belongs(run: dict[str, Any], model: ModelCard, target: Store, folder: Path) -> None:
     """Refuse predictions made from other data or by another version of the model than the cards name."""
-    expected = {"data_digest": target.manifest.digest, "model_digest": digest(model.model_dump(mode="json"))}
-    for key, value in expected.items():
+    what = {"data_digest": "data", "model_digest": f"model card '{model.name}'"}
+    for key, value in prediction_identity(model, target).items():
         if run.get(key) != value:
-            what = "data" if key == "data_digest" else f"model card '{model.name}'"
             raise ScoreError(
-                f"{folder / RUN_FILE}: the predictions were made from another version of the {what}. Predict again."
+                f"{folder / RUN_FILE}: the predictions were made from another version of the {what[key]}. "
+                "Predict again."
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,11 +60,13 @@ class NormalModel(abc.ABC):
         clip_length: How many frames the runner hands over at a time.
         needs_truth: Whether the model is a control that reads the ground truth.
         needs_intrinsics: Whether it refuses frames without a pinhole matrix.
+        device: Where it computes, for the record: ``cpu``, ``cuda:0 NVIDIA H100``, ...
     """
 
     clip_length: ClassVar[int] = 8
     needs_truth: ClassVar[bool] = False
     needs_intrinsics: ClassVar[bool] = False
+    device: str = "cpu"
 
     @abc.abstractmethod
     def __init__(self, settings: Mapping[str, Any]) -> None: ...
@@ -80,6 +82,18 @@ class NormalModel(abc.ABC):
             (T, H, W, 3) float32 unit normals at input size, in the axes that the model's card names. A zero vector says
             "no answer" and is scored as the protocol states.
         """
+
+    def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:  # noqa: ARG002 - for those that read files
+        """Name what the answers depend on besides the card and the data; by default nothing.
+
+        Args:
+            sequence: Name of a clip.
+            frames: Its frame indices.
+
+        Returns:
+            Text that changes when the answers would: for a model that reads files, a hash of them.
+        """
+        return ""
 
     def stream(self, clips: Iterable[Clip]) -> Iterator[Normals]:
         """Predict the clips of one sequence, in order.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ncbench.datasets.formats.images import read_normal_file
+from ncbench.datasets.readers.base import hash_files
 from ncbench.errors import ModelError
 from ncbench.models.base import Clip, NormalModel, Normals
 from ncbench.settings import Settings
@@ -42,22 +43,29 @@ class Predictions(NormalModel):
 
     def predict(self, clip: Clip) -> Normals:
         """Read one file for each frame; a pixel that the file leaves invalid is answered with a zero vector."""
-        return np.stack([self._read(clip, index) for index in range(len(clip.frames))])
+        return np.stack([self._read(clip, frame) for frame in clip.frames])
 
-    def _read(self, clip: Clip, index: int) -> Normals:
-        frame = clip.frames[index] + self.settings.frame_offset
+    def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
+        """Hash the files: other files are other predictions."""
+        return hash_files(self.settings.root, [self._path(sequence, frame) for frame in frames])
+
+    def _path(self, sequence: str, frame: int) -> Path:
         try:
-            name = self.settings.pattern.format(sequence=clip.sequence, frame=frame)
-        except (KeyError, IndexError, ValueError) as error:
+            name = self.settings.pattern.format(sequence=sequence, frame=frame + self.settings.frame_offset)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"pattern '{self.settings.pattern}' is unusable ({error}). It may hold {{sequence}} and {{frame:06d}}."
             ) from error
         path = self.settings.root / name
         if not path.is_file():
             raise ModelError(
-                f"{path}: no prediction for sequence '{clip.sequence}', frame {clip.frames[index]}. "
+                f"{path}: no prediction for sequence '{sequence}', frame {frame}. "
                 "Every frame of the protocol needs one; set 'pattern' and 'frame_offset' in the card to match."
             )
+        return path
+
+    def _read(self, clip: Clip, frame: int) -> Normals:
+        path = self._path(clip.sequence, frame)
         normal, valid = read_normal_file(path, key=self.settings.key)
         expected = clip.images.shape[1:3]
         if valid.shape != expected:

@@ -9,8 +9,9 @@ import numpy as np
 
 from ncbench import catalog
 from ncbench.cards import ModelCard
-from ncbench.errors import CardError, ModelError
+from ncbench.errors import CardError, ModelError, NcbenchError
 from ncbench.geometry.axes import convert_axes
+from ncbench.geometry.encoding import colour_problem
 from ncbench.models.base import Clip, NormalModel, Normals
 from ncbench.registry import load_attribute
 
@@ -51,7 +52,8 @@ class LoadedModel:
             For each clip (T, H, W, 3) float32 canonical unit normals (OpenCV axes); zero where there was no direction.
 
         Raises:
-            ModelError: The model lacks what it needs, or answers with another shape or number of clips.
+            ModelError: The model lacks what it needs, raises an error of its own, or answers with anything but one
+                floating-point array of the right shape for each clip.
         """
         pending: list[Clip] = []
 
@@ -61,21 +63,21 @@ class LoadedModel:
                 pending.append(clip)
                 yield clip
 
-        for answer in self.adapter.stream(checked()):
+        for answer in self._answers(checked(), pending):
             if not pending:
                 raise ModelError(f"model '{self.card.name}' answered more clips than it was given")
-            clip = pending.pop(0)
-            expected = (*clip.images.shape[:3], 3)
-            if answer.shape != expected:
-                raise ModelError(
-                    f"model '{self.card.name}', sequence '{clip.sequence}', frame {clip.frames[0]} on: "
-                    f"expected normals of shape {expected}, got {answer.shape}. The adapter must answer at input size."
-                )
-            yield convert_axes(_unit(answer), self.card.axes, "opencv")
+            yield convert_axes(_unit(self._checked_answer(answer, pending.pop(0))), self.card.axes, "opencv")
         if pending:
-            raise ModelError(
-                f"model '{self.card.name}' left {len(pending)} clips of '{pending[0].sequence}' unanswered"
-            )
+            raise ModelError(f"{self._where(pending[0])}: {len(pending)} clips were left unanswered")
+
+    def _answers(self, clips: Iterator[Clip], pending: list[Clip]) -> Iterator[object]:
+        try:
+            yield from self.adapter.stream(clips)
+        except NcbenchError:
+            raise
+        except Exception as error:  # a model's own code may raise anything
+            where = self._where(pending[0]) if pending else f"model '{self.card.name}'"
+            raise ModelError(f"{where}: the model failed with {type(error).__name__}: {error}") from error
 
     def _check_input(self, clip: Clip) -> None:
         if self.adapter.needs_truth and clip.truth is None:
@@ -85,6 +87,24 @@ class LoadedModel:
                 f"model '{self.card.name}' needs intrinsics, and sequence '{clip.sequence}' has none. "
                 "Add them to the data set, or state a field of view in the model's settings."
             )
+
+    def _checked_answer(self, answer: object, clip: Clip) -> Normals:
+        expected = (*clip.images.shape[:3], 3)
+        if not isinstance(answer, np.ndarray) or answer.dtype.kind != "f":
+            found = f"an array of {answer.dtype}" if isinstance(answer, np.ndarray) else f"a {type(answer).__name__}"
+            raise ModelError(f"{self._where(clip)}: expected a numpy array of float32, got {found}")
+        if answer.shape != expected:
+            raise ModelError(
+                f"{self._where(clip)}: expected normals of shape {expected}, got {answer.shape}. "
+                "The adapter must answer at input size."
+            )
+        problem = colour_problem(answer)
+        if problem:
+            raise ModelError(f"{self._where(clip)}: {problem}.")
+        return answer
+
+    def _where(self, clip: Clip) -> str:
+        return f"model '{self.card.name}', sequence '{clip.sequence}', frame {clip.frames[0]} on"
 
 
 def load_model(name: str) -> LoadedModel:
@@ -121,7 +141,15 @@ def load_adapter(card: ModelCard) -> NormalModel:
         raise CardError(
             f"model '{card.name}': adapter '{card.adapter}' is not a subclass of ncbench.models.base.NormalModel"
         )
-    return adapter(card.settings)
+    try:
+        model: NormalModel = adapter(card.settings)
+    except NcbenchError:
+        raise
+    except Exception as error:  # a model's own code may raise anything
+        raise ModelError(f"model '{card.name}' cannot be made: {type(error).__name__}: {error}") from error
+    if model.clip_length < 1:
+        raise ModelError(f"model '{card.name}': clip_length must be at least 1, got {model.clip_length}")
+    return model
 
 
 def _unit(vectors: Normals) -> Normals:

@@ -6,9 +6,7 @@ resumable by sequence and verifiable.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,22 +21,22 @@ from ncbench.datasets.prepare import prepare
 from ncbench.datasets.recipe import Recipe, stored_card
 from ncbench.datasets.store import Store, decode_image, open_store
 from ncbench.errors import ModelError, StoreError
+from ncbench.files import write_json
 from ncbench.models.base import Clip, Truth
 from ncbench.models.registry import LoadedModel, load_adapter
-from ncbench.protocol import protocol_digest, protocol_sequences
-from ncbench.provenance import code_revision, machine, package_versions, peak_memory_bytes, write_json
+from ncbench.protocol import protocol_sequences
+from ncbench.provenance import code_revision, machine, package_versions, peak_memory_bytes
 from ncbench.settings import Settings
 
 RUN_FILE = "run.json"
 RUN_SCHEMA = 1
-_INPUTS = ("image", "intrinsics", "depth")
 
 
 class PredictionSettings(Settings):
     """What the prediction reader is made from; plain values, so that a recipe can carry it."""
 
     model: dict[str, Any]
-    protocol: dict[str, Any]
+    sequences: dict[str, list[int]]
 
 
 class PredictionReader:
@@ -46,29 +44,29 @@ class PredictionReader:
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
         parsed = PredictionSettings.parse(settings, where="prediction reader, settings")
-        self._card = ModelCard.parse(parsed.model, where="model card")
-        self._protocol = ProtocolCard.parse(parsed.protocol, where="protocol card")
+        # a recipe carries no prose: what a model is called changes no prediction
+        card = ModelCard.parse({"title": "", "summary": "", "kind": "image", **parsed.model}, where="model card")
+        self._sequences = parsed.sequences
         self._store = open_store(root)
-        self._model = LoadedModel(self._card, load_adapter(self._card))
+        self._model = LoadedModel(card, load_adapter(card))
         self._normal_source = stored_card(root).normals if self._model.adapter.needs_truth else None
 
     def sequences(self) -> Mapping[str, Sequence[int]]:
-        """List what the protocol covers."""
-        return protocol_sequences(self._protocol, self._store)
+        """List what is to be predicted."""
+        return self._sequences
 
     def read(self, sequence: str, frames: Sequence[int]) -> Iterator[Frame]:
         """Predict one sequence, clip by clip."""
-        clips = self._clips(sequence, frames)
         position = 0
-        for normals in self._model.stream(clips):
+        for normals in self._model.stream(self._clips(sequence, frames)):
             for normal in normals:
                 yield Frame(sequence, frames[position], None, normal, np.any(normal != 0, axis=-1))
                 position += 1
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
-        """Name the data that the predictions depend on; the model's card is part of the recipe."""
-        text = json.dumps([self._store.manifest.digest, sequence, list(frames)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Name the data and the files that the predictions depend on; the model's card is part of the recipe."""
+        own = self._model.adapter.fingerprint(sequence, frames)
+        return digest({"data": self._store.manifest.digest, "model": own})
 
     def extra_features(self) -> Mapping[str, Any]:
         """Predictions have no columns of their own."""
@@ -77,9 +75,30 @@ class PredictionReader:
     def _clips(self, sequence: str, frames: Sequence[int]) -> Iterator[Clip]:
         length = self._model.adapter.clip_length
         for start in range(0, len(frames), length):
-            chunk = frames[start : start + length]
-            rows = [self._store.read(sequence, frame, _INPUTS) for frame in chunk]
-            yield _to_clip(rows, self._normal_source)
+            chunk = tuple(frames[start : start + length])
+            yield self._clip(sequence, chunk)
+
+    def _clip(self, sequence: str, frames: tuple[int, ...]) -> Clip:
+        rows = [self._store.values(self._store.index(sequence, frame), ("image", "intrinsics")) for frame in frames]
+        missing = [frame for frame, row in zip(frames, rows, strict=True) if row["image"] is None]
+        if missing:
+            raise ModelError(f"sequence '{sequence}', frame {missing[0]}: the store has no picture to predict from")
+        return Clip(
+            sequence=sequence,
+            frames=frames,
+            images=np.stack([decode_image(row["image"]) for row in rows]),
+            intrinsics=_stacked([row["intrinsics"] for row in rows]),
+            truth=self._truth(sequence, frames) if self._normal_source else None,
+        )
+
+    def _truth(self, sequence: str, frames: tuple[int, ...]) -> Truth:
+        rows = [self._store.read(sequence, frame, ("depth",)) for frame in frames]
+        return Truth(
+            normal=np.stack([row.normal for row in rows]),
+            valid=np.stack([row.valid for row in rows]),
+            depth=_stacked([row.depth for row in rows]),
+            normal_source=str(self._normal_source),
+        )
 
 
 def predict(
@@ -93,12 +112,12 @@ def predict(
 ) -> Path:
     """Predict every frame of a protocol and store the normals; finished sequences are kept.
 
-    What is kept belongs to the same model card, protocol and data. A model's *code* is not looked at: after editing an
+    What is kept belongs to the same model card, data and files. A model's *code* is not looked at: after editing an
     adapter, raise its card's version or overwrite.
 
     Args:
-        model: Name of a model card.
-        protocol: Name of a protocol card.
+        model: Name of a model card, or a path to a YAML file.
+        protocol: Name of a protocol card, or a path to a YAML file.
         stores: Folder of prepared data sets.
         predictions: Where prediction stores go.
         overwrite: Predict again whatever is there.
@@ -112,35 +131,32 @@ def predict(
     """
     model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
     target = open_store(stores / protocol_card.dataset)
-    identity = prediction_identity(model_card, protocol_card, target)
-    recipe = Recipe(
-        name=model,
-        reader=f"{__name__}:{PredictionReader.__name__}",
-        settings={"model": model_card.model_dump(mode="json"), "protocol": protocol_card.model_dump(mode="json")},
-        root=target.path,
-        shard_rows=1,
-        card_text=to_yaml(model_card),
-        card_digest=digest(identity),
-    )
-    folder = prediction_folder(predictions, model, protocol)
+    folder = prediction_folder(predictions, model_card.name, protocol_card.name)
     if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif _is_finished(folder, identity):
-        return folder
-    sequences = protocol_sequences(protocol_card, target)
+        for path in folder.glob("data-*-of-*.arrow"):
+            path.unlink()
+    recipe = prediction_recipe(model_card, protocol_card, target)
+    plan = [[(name, tuple(frames))] for name, frames in protocol_sequences(protocol_card, target).items()]
+    before = _shard_times(folder)
     started = time.perf_counter()
-    manifest = prepare(recipe, folder, progress=progress, plan=[[(n, tuple(f))] for n, f in sequences.items()])
+    manifest = prepare(recipe, folder, progress=progress, plan=plan)
     seconds = time.perf_counter() - started
+    after = _shard_times(folder)
+    done = sum(shard.rows for shard in manifest.shards if before.get(shard.file) != after[shard.file])
+    identity = prediction_identity(model_card, target)
+    if done == 0 and _recorded(folder, identity):
+        return folder
     write_json(
         folder / RUN_FILE,
         {
             "schema": RUN_SCHEMA,
             **identity,
             "frames": manifest.rows,
+            "frames_predicted": done,
             "seconds": round(seconds, 3),
-            "frames_per_second": round(manifest.rows / seconds, 3),
+            "frames_per_second": round(done / seconds, 3),
             "peak_memory_bytes": peak_memory_bytes(),
-            "device": "cpu",
+            "device": load_adapter(model_card).device,
             "code": code_revision(),
             "machine": machine(),
             "packages": package_versions(),
@@ -149,12 +165,18 @@ def predict(
     return folder
 
 
-def _is_finished(folder: Path, identity: dict[str, str]) -> bool:
-    try:
-        open_store(folder)
-        return identity.items() <= read_run(folder).items()
-    except StoreError:
-        return False
+def prediction_recipe(model: ModelCard, protocol: ProtocolCard, target: Store) -> Recipe:
+    """Say how a prediction store is made: by the model's card, over the protocol's frames of a data store."""
+    settings = {"model": model.recipe(), "sequences": protocol_sequences(protocol, target)}
+    return Recipe(
+        name=model.name,
+        reader=f"{__name__}:{PredictionReader.__name__}",
+        settings=settings,
+        root=target.path,
+        shard_rows=1,
+        card_text=to_yaml(model),
+        card_digest=digest(model.recipe()),
+    )
 
 
 def prediction_folder(predictions: Path, model: str, protocol: str) -> Path:
@@ -162,13 +184,9 @@ def prediction_folder(predictions: Path, model: str, protocol: str) -> Path:
     return predictions / protocol / model
 
 
-def prediction_identity(model: ModelCard, protocol: ProtocolCard, target: Store) -> dict[str, str]:
-    """Name what predictions belong to: the model's card, the protocol and the data, each by its digest."""
-    return {
-        "model_digest": digest(model.model_dump(mode="json")),
-        "protocol_digest": protocol_digest(protocol),
-        "data_digest": target.manifest.digest,
-    }
+def prediction_identity(model: ModelCard, target: Store) -> dict[str, str]:
+    """Name what predictions belong to: the model's card without its prose, and the data, each by its digest."""
+    return {"model_digest": digest(model.recipe()), "data_digest": target.manifest.digest}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -193,25 +211,17 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def _to_clip(rows: list[Frame], normal_source: str | None) -> Clip:
-    first = rows[0]
-    missing = [row.frame for row in rows if row.image is None]
-    if missing:
-        raise ModelError(f"sequence '{first.sequence}', frame {missing[0]}: the store has no picture to predict from")
-    truth = None
-    if normal_source is not None:
-        depths = [row.depth for row in rows if row.depth is not None]
-        truth = Truth(
-            normal=np.stack([row.normal for row in rows]),
-            valid=np.stack([row.valid for row in rows]),
-            depth=np.stack(depths) if len(depths) == len(rows) else None,
-            normal_source=normal_source,
-        )
-    matrices = [row.intrinsics for row in rows if row.intrinsics is not None]
-    return Clip(
-        sequence=first.sequence,
-        frames=tuple(row.frame for row in rows),
-        images=np.stack([decode_image(row.image) for row in rows if row.image is not None]),
-        intrinsics=np.stack(matrices) if len(matrices) == len(rows) else None,
-        truth=truth,
-    )
+def _recorded(folder: Path, identity: dict[str, str]) -> bool:
+    try:
+        return identity.items() <= read_run(folder).items()
+    except StoreError:
+        return False
+
+
+def _shard_times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("data-*-of-*.arrow")}
+
+
+def _stacked(arrays: list[Any]) -> Any:  # noqa: ANN401 - the common type of the arrays
+    """Stack the frames' arrays; None where any frame has none."""
+    return None if any(array is None for array in arrays) else np.stack(arrays)

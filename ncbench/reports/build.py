@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from ncbench import catalog
 from ncbench.cards import ProtocolCard, ReportCard
-from ncbench.errors import ScoreError, StoreError
+from ncbench.errors import ScoreError
+from ncbench.files import replacing_folder
 from ncbench.reports.page import write_page
 from ncbench.reports.render import to_csv, to_latex, to_markdown
 from ncbench.reports.results import Result, load_results
@@ -41,35 +40,28 @@ def build_report(card: str, results: Path, stores: Path, predictions: Path, to: 
         results: Folder of results.
         stores: Folder of prepared data sets, for the pictures.
         predictions: Folder of prediction stores, for the pictures.
-        to: The report's folder; replaced as a whole when complete.
+        to: The report's folder; an earlier report there is replaced as a whole when this one is complete.
 
     Returns:
         The tables.
 
     Raises:
-        NcbenchError: No results, results that contradict themselves, stores missing, or the disk is full.
+        NcbenchError: No results, results that contradict themselves, a folder that holds something else, or a full
+            disk.
     """
     report = catalog.load(ReportCard, card)
     tables = build_tables(load_results(results), report)
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(to, "report") as partial:
         write_page(partial, tables, report, stores, predictions)
         (partial / "report.md").write_text(to_markdown(tables, report.title), encoding="utf-8")
         (partial / "report.tex").write_text(to_latex(tables), encoding="utf-8")
         (partial / "report.csv").write_text(to_csv(tables), encoding="utf-8")
-        shutil.rmtree(to, ignore_errors=True)
-        partial.rename(to)
-    except OSError as error:
-        raise StoreError(f"{to}: cannot be written ({error}). Free space or choose another folder.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return tables
 
 
 def report_files(folder: Path) -> list[Path]:
-    """Name the files of a report that a reader opens."""
-    return [folder / name for name in _FILES]
+    """Name the files of a report that a reader opens; none where there is no report."""
+    return [folder / name for name in _FILES if (folder / name).is_file()]
 
 
 def check_expected(results: Path) -> None:
@@ -92,7 +84,7 @@ def _deviations(protocol: ProtocolCard, found: dict[tuple[str, str], Result]) ->
     lines = []
     for item in protocol.expected:
         result = found.get((protocol.name, item.model))
-        value = result.metrics.get(item.metric) if result else None
+        value = result.values.metrics.get(item.metric) if result else None
         expected = f"expected {item.value} ± {item.tolerance} ({item.source})"
         if value is None:
             lines.append(f"{protocol.name}: {item.model} has no complete result with '{item.metric}', {expected}")

@@ -64,16 +64,16 @@ def write_page(folder: Path, tables: list[Table], card: ReportCard, stores: Path
         The page's path.
 
     Raises:
-        NcbenchError: A store that the pictures need is missing or broken.
+        NcbenchError: A store that the pictures need is damaged.
     """
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     (pictures / "ball.png").write_bytes(png_bytes(normals_ball()))
     (pictures / "bar.png").write_bytes(png_bytes(error_bar()))
-    sections = [
-        {"table": table, "rows": _rows(table), "strips": _strips(folder, table, card, stores, predictions)}
-        for table in tables
-    ]
+    sections = []
+    for table in tables:
+        strips, notices = _strips(folder, table, card, stores, predictions)
+        sections.append({"table": table, "rows": _rows(table), "strips": strips, "notices": notices})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ncbench.reports"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -97,18 +97,34 @@ def _rows(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _strips(folder: Path, table: Table, card: ReportCard, stores: Path, predictions: Path) -> list[Strip]:
+def _strips(
+    folder: Path, table: Table, card: ReportCard, stores: Path, predictions: Path
+) -> tuple[list[Strip], list[str]]:
+    """Draw the chosen frames; what cannot be drawn is said, since the numbers stand without pictures."""
+    if card.pictures_per_protocol == 0:
+        return [], []
     first = table.results[0]
-    target = open_store(stores / first.values["dataset"]["name"])
-    preds = [
-        (result, open_store(prediction_folder(predictions, result.model, result.protocol))) for result in table.results
-    ]
+    name, digest = first.values.dataset.name, first.values.dataset.digest
+    try:
+        target = open_store(stores / name)
+    except StoreError as error:
+        return [], [f"No pictures: {error}"]
+    if target.manifest.digest != digest:
+        return [], [f"No pictures: the store of {name} is of another version (digest {target.manifest.digest[:12]})."]
+    preds: list[tuple[Result, Store]] = []
+    missing = []
+    for result in table.results:
+        try:
+            preds.append((result, open_store(prediction_folder(predictions, result.model, result.protocol))))
+        except StoreError as error:
+            missing.append(f"No pictures of {result.values.model.title}: {error}")
     rows = first.frames()[["sequence", "frame"]]
     # spread evenly over the whole protocol, first and last frame included
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(card.pictures_per_protocol, len(rows))).round().astype(int))
-    return [
+    strips = [
         _strip(folder, f"{table.name}-{index}", target.read(*rows.iloc[index]), preds) for index in map(int, chosen)
     ]
+    return strips, missing
 
 
 def _strip(folder: Path, stem: str, truth: Frame, preds: list[tuple[Result, Store]]) -> Strip:
@@ -118,15 +134,18 @@ def _strip(folder: Path, stem: str, truth: Frame, preds: list[tuple[Result, Stor
         pictures.append(_save(folder, f"{stem}-input", "input", decode_image(truth.image)))
     pictures.append(_save(folder, f"{stem}-truth", "truth", normals_to_rgb(truth.normal)))
     for result, store in preds:
-        title = result.values["model"]["title"]
         try:
-            pred = store.read(truth.sequence, truth.frame).normal
+            pred = store.read(truth.sequence, truth.frame, ()).normal
         except StoreError:
             continue  # a failed frame has no picture; the table's note counts it
-        errors = np.where(truth.valid, angular_error(pred, truth.normal), np.nan)
-        pictures.append(_save(folder, f"{stem}-{result.model}-normals", title, normals_to_rgb(pred)))
+        errors = angular_error(pred, truth.normal)
+        # as the score has it: a pixel without an answer is charged, a pixel without truth is not looked at
+        errors = np.where(truth.valid & np.isnan(errors), result.values.protocol.invalid_prediction, errors)
+        errors = np.where(truth.valid, errors, np.nan)
         caption = f"error, mean {np.nanmean(errors):.1f}°" if truth.valid.any() else "nothing to score"
-        pictures.append(_save(folder, f"{stem}-{result.model}-error", caption, errors_to_rgb(errors)))
+        name = f"{stem}-{result.model}"
+        pictures.append(_save(folder, f"{name}-normals", result.values.model.title, normals_to_rgb(pred)))
+        pictures.append(_save(folder, f"{name}-error", caption, errors_to_rgb(errors)))
     return Strip(truth.sequence, truth.frame, pictures)
 
 

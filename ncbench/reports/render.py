@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ncbench.reports.table import Table, label
@@ -45,13 +46,14 @@ def to_latex(tables: list[Table]) -> str:
     out = []
     for table in tables:
         text, best = table.text(), table.best()
-        lines = [rf"% {table.name}", r"\begin{tabular}{l" + "r" * len(table.metrics) + "}", r"\toprule"]
-        lines.append("model & " + " & ".join(label(m).translate(_LATEX) for m in table.metrics) + r" \\")
+        lines = [rf"% {table.name}", r"\begin{tabular}{l" + "r" * len(table.metrics) + "l}", r"\toprule"]
+        lines.append("model & " + " & ".join(label(m).translate(_LATEX) for m in table.metrics) + r" & note \\")
         lines.append(r"\midrule")
         for row, model in enumerate(text.index):
             cells = [
                 rf"\textbf{{{text[m].iloc[row]}}}" if best[m].iloc[row] else text[m].iloc[row] for m in table.metrics
             ]
+            cells.append(text["note"].iloc[row].translate(_LATEX))
             lines.append(f"{str(model).translate(_LATEX)} & " + " & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", f"% {table.footer}", ""]
         out.append("\n".join(lines))
@@ -61,7 +63,8 @@ def to_latex(tables: list[Table]) -> str:
 def print_tables(tables: list[Table], console: Console) -> None:
     """Print every table to the terminal."""
     for table in tables:
-        shown = RichTable(title=table.title, caption=table.footer, title_justify="left", caption_justify="left")
+        shown = RichTable(title=escape(table.title), caption=escape(table.footer))
+        shown.title_justify = shown.caption_justify = "left"
         shown.box, shown.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
         shown.add_column("model", no_wrap=True)
         for metric in table.metrics:
@@ -70,7 +73,7 @@ def print_tables(tables: list[Table], console: Console) -> None:
         text, best = table.text(), table.best()
         for row, model in enumerate(text.index):
             cells = [f"[bold]{text[m].iloc[row]}[/]" if best[m].iloc[row] else text[m].iloc[row] for m in table.metrics]
-            shown.add_row(str(model), *cells, text["note"].iloc[row])
+            shown.add_row(escape(str(model)), *cells, escape(text["note"].iloc[row]))
         console.print(shown)
 
 

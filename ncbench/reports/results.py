@@ -1,17 +1,70 @@
-"""Result files in, checked: the only thing that reports are made from."""
+"""Result files in, checked: the only thing that tables are made from."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ValidationError
 
+from ncbench.datasets.shards import file_sha256
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import check_invariants
 from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA
+
+
+class ResultModel(BaseModel):
+    """The model of a result."""
+
+    name: str
+    title: str
+    kind: str
+    training_sets: list[str]
+
+
+class ResultProtocol(BaseModel):
+    """The protocol of a result, as far as a table's footer names it."""
+
+    name: str
+    version: str
+    title: str
+    sha256: str
+    mask: str
+    resolution: str
+    pooling: str
+    invalid_prediction: float
+
+
+class ResultDataset(BaseModel):
+    """The data of a result."""
+
+    name: str
+    digest: str
+
+
+class Counts(BaseModel):
+    """What was scored."""
+
+    frames: int
+    scored: int
+    failed: int
+    pixels: int
+    invalid_predictions: int
+
+
+class ResultFile(BaseModel):
+    """The result JSON; keys that no table needs are not looked at."""
+
+    model: ResultModel
+    protocol: ResultProtocol
+    dataset: ResultDataset
+    status: Literal["complete", "partial", "empty"]
+    counts: Counts
+    metrics: dict[str, float]
+    frames_sha256: str
 
 
 @dataclass(frozen=True)
@@ -20,39 +73,36 @@ class Result:
 
     Attributes:
         folder: Where it lies.
-        values: The result JSON.
+        values: What its JSON says.
     """
 
     folder: Path
-    values: dict[str, Any]
+    values: ResultFile
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        return str(self.values["model"]["name"])
+        return self.values.model.name
 
     @property
     def protocol(self) -> str:
         """Name of the protocol."""
-        return str(self.values["protocol"]["name"])
+        return self.values.protocol.name
 
-    @property
-    def complete(self) -> bool:
-        """Whether every frame was scored."""
-        return bool(self.values["status"] == "complete")
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Pooled metrics; empty for a partial result."""
-        return dict(self.values["metrics"])
-
-    def column_key(self) -> tuple[str, str, str]:
+    def table_key(self) -> tuple[str, str, str]:
         """What two results must share to stand in one table: protocol, its hash, and the data's digest."""
-        return self.protocol, self.values["protocol"]["sha256"], self.values["dataset"]["digest"]
+        return self.protocol, self.values.protocol.sha256, self.values.dataset.digest
 
     def frames(self) -> pd.DataFrame:
-        """Read the per-frame rows."""
-        return pd.read_parquet(self.folder / FRAMES_FILE)
+        """Read the per-frame rows.
+
+        Raises:
+            ScoreError: They are missing, or are not those that the result was made with.
+        """
+        path = self.folder / FRAMES_FILE
+        if not path.is_file() or file_sha256(path) != self.values.frames_sha256:
+            raise ScoreError(f"{path}: is missing or is not the file that {RESULT_FILE} was made with. Evaluate again.")
+        return pd.read_parquet(path)
 
 
 def load_results(folder: Path) -> list[Result]:
@@ -65,7 +115,7 @@ def load_results(folder: Path) -> list[Result]:
         Results sorted by protocol and model.
 
     Raises:
-        ScoreError: There is none, or one is of another schema, or its numbers contradict one another.
+        ScoreError: There is none, or one is of another schema, lies under another name, or contradicts itself.
     """
     paths = sorted(folder.glob(f"*/*/{RESULT_FILE}"))
     if not paths:
@@ -77,21 +127,36 @@ def load_results(folder: Path) -> list[Result]:
 
 def _load(path: Path) -> Result:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ScoreError(f"{path}: cannot be read ({error}). Evaluate again.") from error
-    schema = values.get("schema")
+    schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != RESULT_SCHEMA:
         raise ScoreError(
             f"{path}: result schema {schema}, this version reads {RESULT_SCHEMA}. Evaluate again, or update ncbench."
         )
-    counts, metrics = values["counts"], values["metrics"]
-    if counts["frames"] != counts["scored"] + counts["failed"]:
-        raise ScoreError(
-            f"{path}: {counts['frames']} frames are not {counts['scored']} scored + {counts['failed']} failed"
-        )
-    if (values["status"] == "complete") != (counts["failed"] == 0 and counts["pixels"] > 0):
-        raise ScoreError(f"{path}: status '{values['status']}' contradicts its counts {counts}")
-    if metrics:
-        check_invariants(metrics, where=str(path))
-    return Result(path.parent, values)
+    try:
+        result = Result(path.parent, ResultFile.model_validate(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ScoreError(f"{path}: key '{where}': {first['msg']}. Evaluate again.") from error
+    _check_consistent(result, path)
+    return result
+
+
+def _check_consistent(result: Result, path: Path) -> None:
+    values, counts = result.values, result.values.counts
+    named = f"{result.protocol}/{result.model}"
+    if (path.parent.parent.name, path.parent.name) != (result.protocol, result.model):
+        raise ScoreError(f"{path}: is a result of {named} and must lie in a folder of that name. Move or remove it.")
+    if counts.frames != counts.scored + counts.failed:
+        raise ScoreError(f"{path}: {counts.frames} frames are not {counts.scored} scored + {counts.failed} failed")
+    expected = "partial" if counts.failed else "complete" if counts.pixels else "empty"
+    if values.status != expected or bool(values.metrics) != (expected == "complete"):
+        raise ScoreError(f"{path}: status '{values.status}' contradicts its counts ({expected}) or metrics")
+    if values.metrics:
+        try:
+            check_invariants(values.metrics, where=str(path))
+        except KeyError as error:
+            raise ScoreError(f"{path}: metric {error} is missing. Evaluate again.") from error

@@ -86,28 +86,28 @@ def build_tables(results: Sequence[Result], card: ReportCard) -> list[Table]:
     _check_columns(results, card)
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault(result.column_key(), []).append(result)
+        groups.setdefault(result.table_key(), []).append(result)
     names = [key[0] for key in groups]
     tables = []
     for key, members in sorted(groups.items(), key=lambda item: item[0]):
-        # one protocol name under two hashes: keep both, tell them apart by the hash
-        suffix = f"-{key[1][:8]}" if names.count(key[0]) > 1 else ""
+        # one protocol name with two meanings or two versions of the data: keep both, tell them apart
+        suffix = f"-{key[1][:8]}-{key[2][:8]}" if names.count(key[0]) > 1 else ""
         tables.append(_build(members, card, suffix))
     return tables
 
 
 def _build(members: list[Result], card: ReportCard, suffix: str) -> Table:
-    rows = {result.model: {column: result.metrics.get(column) for column in card.columns} for result in members}
+    rows = {result.model: {column: result.values.metrics.get(column) for column in card.columns} for result in members}
     values = pd.DataFrame.from_dict(rows, orient="index", columns=card.columns).astype(float)
     by_name = {result.model: result for result in members}
     order = values.sort_values(card.sort_by, ascending=lower_is_better(card.sort_by), kind="stable", na_position="last")
     models = tuple(str(name) for name in order.index)
-    order.index = pd.Index([by_name[name].values["model"]["title"] for name in models], name="model")
+    order.index = pd.Index([by_name[name].values.model.title for name in models], name="model")
     order["note"] = [_note(by_name[name]) for name in models]
     first = members[0].values
     return Table(
-        name=first["protocol"]["name"] + suffix,
-        title=first["protocol"]["title"],
+        name=first.protocol.name + suffix,
+        title=first.protocol.title,
         values=order,
         results=tuple(by_name[name] for name in models),
         footer=_footer(members),
@@ -115,34 +115,34 @@ def _build(members: list[Result], card: ReportCard, suffix: str) -> Table:
 
 
 def _note(result: Result) -> str:
-    counts = result.values["counts"]
+    values, counts = result.values, result.values.counts
     notes = []
-    if not result.complete:
-        notes.append(f"partial: {counts['failed']} of {counts['frames']} frames failed")
-    if counts["invalid_predictions"]:
-        notes.append(f"{counts['invalid_predictions']} pixels without an answer")
-    if result.values["dataset"]["name"] in result.values["model"]["training_sets"]:
+    if values.status == "partial":
+        notes.append(f"partial: {counts.failed} of {counts.frames} frames failed")
+    if values.status == "empty":
+        notes.append("no valid pixel to score")
+    if counts.invalid_predictions:
+        notes.append(f"{counts.invalid_predictions} pixels without an answer")
+    if values.dataset.name in values.model.training_sets:
         notes.append("trained on this data set")
-    if result.values["model"]["kind"] == "control":
+    if values.model.kind == "control":
         notes.append("control")
     return "; ".join(notes)
 
 
 def _footer(members: list[Result]) -> str:
     first = members[0].values
-    protocol, data, counts = first["protocol"], first["dataset"], first["counts"]
-    card = protocol["card"]
+    protocol, data, counts = first.protocol, first.dataset, first.counts
     return (
-        f"Protocol {protocol['name']} {protocol['version']} (sha256 {protocol['sha256'][:12]}) on "
-        f"{data['name']} (digest {data['digest'][:12]}): {counts['frames']} frames, {counts['pixels']:,} pixels; "
-        f"resolution {card['resolution']}, mask {card['mask']}, pooled over {card['pooling']}, thresholds strict, "
-        f"a pixel without an answer counts as {card['invalid_prediction']:g}°; OpenCV axes inside. "
-        f"Errors in degrees, accuracies in percent."
+        f"Protocol {protocol.name} {protocol.version} (sha256 {protocol.sha256[:12]}) on {data.name} (digest "
+        f"{data.digest[:12]}): {counts.frames} frames, {counts.pixels:,} pixels; resolution {protocol.resolution}, "
+        f"mask {protocol.mask}, pooled over {protocol.pooling}, thresholds strict, a pixel without an answer counts as "
+        f"{protocol.invalid_prediction:g}°; OpenCV axes inside. Errors in degrees, accuracies in percent."
     )
 
 
 def _check_columns(results: Sequence[Result], card: ReportCard) -> None:
-    known = {metric for result in results for metric in result.metrics}
+    known = {metric for result in results for metric in result.values.metrics}
     for column in (*card.columns, card.sort_by):
         # all results partial: no metric is known, and every column shows a dash
         if known and column not in known:

@@ -1,5 +1,6 @@
 """From stores to results: every frame is accounted for, and foreign predictions are refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from ncbench import evaluate, open_store
-from ncbench.cards import ProtocolCard
+from ncbench import catalog, evaluate, open_store
+from ncbench.cards import ModelCard, ProtocolCard
 from ncbench.errors import ScoreError, StoreError
 from ncbench.evaluators.run import score, summary
 from ncbench.models.run import predict
@@ -48,9 +49,10 @@ def test_the_result_file_says_where_its_numbers_come_from(tiny):
     predict("frontal", "tiny")
     evaluate("frontal", "tiny")
     (result,) = load_results(tiny / "data" / "results")
-    values = result.values
+    values = json.loads((result.folder / "result.json").read_text())
     assert values["dataset"]["digest"] == open_store("data/stores/tiny").manifest.digest
-    assert values["protocol"]["card"]["thresholds"] == [5.0, 7.5, 11.25, 22.5, 30.0]
+    assert values["protocol"]["thresholds"] == [5.0, 7.5, 11.25, 22.5, 30.0]
+    assert values["model"]["adapter"] == "ncbench.models.controls:Frontal"
     assert {"commit", "dirty"} <= set(values["provenance"]["code"])
     assert values["provenance"]["packages"]["numpy"]
     assert str(tiny) not in json.dumps(values), "a result must not name paths of the machine"
@@ -114,3 +116,36 @@ def test_the_lock_changes_with_the_meaning_not_with_the_prose(tiny):
         lock_protocol("tiny", tiny / "data" / "stores", tiny / "lock.json")
         locks.append((tiny / "lock.json").read_bytes())
     assert locks[0] == locks[1] != locks[2]
+
+
+def test_a_card_may_be_given_as_a_file_and_results_lie_under_its_name(tiny):
+    predict("frontal", "evaluators/tiny.yaml")
+    evaluate("frontal", str(tiny / "evaluators" / "tiny.yaml"))
+    assert (tiny / "data" / "results" / "tiny" / "frontal" / "result.json").is_file()
+
+
+def test_truth_without_a_valid_pixel_is_empty_not_perfect(tiny):
+    predict("frontal", "tiny")
+    target = open_store("data/stores/tiny")
+    honest = target.read
+
+    def blank(*arguments):
+        frame = honest(*arguments)
+        return dataclasses.replace(frame, valid=np.zeros_like(frame.valid))
+
+    target.read = blank
+    scores = score(open_store("data/predictions/tiny/frontal"), target, catalog.load(ProtocolCard, "tiny"))
+    result = summary(scores, "here")
+    assert (result["status"], result["metrics"], result["counts"]["failed"]) == ("empty", {}, 0)
+
+
+def test_prose_of_a_model_changes_no_prediction(tiny):
+    predict("frontal", "tiny")
+    card = catalog.load(ModelCard, "frontal").model_dump(mode="json")
+    (tiny / "models").mkdir()
+    (tiny / "models" / "frontal.yaml").write_text(yaml.safe_dump(card | {"summary": "Other words."}))
+    shard = next((tiny / "data" / "predictions" / "tiny" / "frontal").glob("*.arrow"))
+    written = shard.stat().st_mtime_ns
+    evaluate("frontal", "tiny")
+    predict("frontal", "tiny")
+    assert shard.stat().st_mtime_ns == written

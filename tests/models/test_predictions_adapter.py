@@ -72,19 +72,37 @@ def test_the_wrong_axes_score_terribly(tiny):
     assert evaluate("mine", "tiny").iloc[0]["mean"] > 90
 
 
+def test_other_files_are_other_predictions(tiny):
+    store = open_store("data/stores/tiny")
+    for sequence, frames in store.sequences.items():
+        for frame in frames:
+            save(tiny / "results" / sequence / f"{frame:06d}.npy", store.read(sequence, frame).normal)
+    card_for(tiny)
+    predict("mine", "tiny")
+    assert evaluate("mine", "tiny").iloc[0]["mean"] < 0.01
+    save(tiny / "results" / "one" / "000000.npy", np.broadcast_to(np.float32([0, 0, -1]), (24, 32, 3)))
+    predict("mine", "tiny")
+    assert evaluate("mine", "tiny").iloc[0]["mean"] > 1
+
+
 def test_missing_frame_wrong_size_and_missing_folder_are_named(tiny):
     card_for(tiny)
     with pytest.raises(ModelError, match="expected the folder of predictions"):
         predict("mine", "tiny")
-    save(tiny / "results" / "one" / "000000.npy", np.ones((24, 32, 3), np.float32))
+    good = np.broadcast_to(np.float32([0, 0, -1]), (24, 32, 3))
+    for sequence in ("one", "two"):
+        for frame in range(3):
+            save(tiny / "results" / sequence / f"{frame:06d}.npy", good)
+    (tiny / "results" / "one" / "000001.npy").unlink()
     with pytest.raises(ModelError, match=r"one/000001.npy: no prediction for sequence 'one', frame 1"):
         predict("mine", "tiny")
-    save(tiny / "results" / "one" / "000000.npy", np.ones((12, 16, 3), np.float32))
+    save(tiny / "results" / "one" / "000001.npy", good[:12, :16])
     with pytest.raises(ModelError, match="expected 24x32 .* found 12x16"):
         predict("mine", "tiny")
-    card_for(tiny, pattern="{nonsense}.npy")
-    with pytest.raises(ModelError, match="unusable"):
-        predict("mine", "tiny")
+    for pattern in ("{nonsense}.npy", "{frame.x}.npy"):
+        card_for(tiny, pattern=pattern)
+        with pytest.raises(ModelError, match="unusable"):
+            predict("mine", "tiny")
     card_for(tiny, patern="x")
     with pytest.raises(CardError, match="Did you mean 'pattern'"):
         load_model("mine")

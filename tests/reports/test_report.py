@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from ncbench import catalog, evaluate
 from ncbench.cards import ReportCard
-from ncbench.errors import CardError, ScoreError
+from ncbench.errors import CardError, ScoreError, StoreError
 from ncbench.models.run import predict
 from ncbench.reports.build import build_report, check_expected, report_files, report_tables
 from ncbench.reports.pictures import errors_to_rgb, fit_width, normals_to_rgb, png_bytes
@@ -25,19 +27,22 @@ METRICS = {"mean": 10.0, "median": 8.0, "rmse": 12.0, "within_5": 20.0, "within_
 METRICS |= {"within_11_25": 60.0, "within_22_5": 70.0, "within_30": 80.0}
 
 
-def write_result(root, model, *, protocol="p", sha="a" * 64, title=None, failed=0, training=(), **metrics):
+def write_result(
+    root, model, *, protocol="p", sha="a" * 64, data="b" * 64, title=None, failed=0, training=(), **metrics
+):
     counts = {"frames": 4, "scored": 4 - failed, "failed": failed, "pixels": 100, "invalid_predictions": 0}
-    card = {"resolution": "native", "mask": "valid", "pooling": "pixels", "invalid_prediction": 90.0}
+    scoring = {"resolution": "native", "mask": "valid", "pooling": "pixels", "invalid_prediction": 90.0}
     values = {
         "schema": 1,
         "model": {"name": model, "title": title or model, "kind": "image", "training_sets": list(training)},
-        "protocol": {"name": protocol, "version": "1.0.0", "title": protocol, "sha256": sha, "card": card},
-        "dataset": {"name": "d", "digest": "b" * 64},
+        "protocol": {"name": protocol, "version": "1.0.0", "title": protocol, "sha256": sha} | scoring,
+        "dataset": {"name": "d", "digest": data},
         "status": "partial" if failed else "complete",
         "counts": counts,
         "metrics": {} if failed else METRICS | metrics,
+        "frames_sha256": "",
     }
-    folder = root / protocol / (model + sha[:1])
+    folder = root / protocol / model
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(values))
     return folder / "result.json"
@@ -80,8 +85,22 @@ def test_different_protocol_hashes_never_share_a_table(tmp_path, card):
     write_result(tmp_path, "a", sha="a" * 64)
     write_result(tmp_path, "b", sha="c" * 64)
     tables = build_tables(load_results(tmp_path), card)
-    assert [table.name for table in tables] == ["p-aaaaaaaa", "p-cccccccc"]
+    assert [table.name for table in tables] == ["p-aaaaaaaa-bbbbbbbb", "p-cccccccc-bbbbbbbb"]
     assert [len(table.results) for table in tables] == [1, 1]
+
+
+def test_different_versions_of_the_data_never_share_a_table(tmp_path, card):
+    write_result(tmp_path, "a")
+    write_result(tmp_path, "b", data="c" * 64)
+    tables = build_tables(load_results(tmp_path), card)
+    assert [table.name for table in tables] == ["p-aaaaaaaa-bbbbbbbb", "p-aaaaaaaa-cccccccc"]
+
+
+def test_a_copied_result_never_hides_another(tmp_path):
+    path = write_result(tmp_path, "a")
+    shutil.copytree(path.parent, path.parent.with_name("a_old"))
+    with pytest.raises(ScoreError, match="a_old/result.json: is a result of p/a"):
+        load_results(tmp_path)
 
 
 def test_training_on_the_test_set_is_flagged(tmp_path, card):
@@ -99,7 +118,7 @@ def test_names_with_markup_are_escaped_everywhere(tmp_path, card):
     assert "<b>" not in row
     latex = next(line for line in to_latex(tables).splitlines() if "100" in line)
     assert r"100\% \& \$y\_1\$" in latex
-    assert len(re.findall(r"(?<!\\)&", latex)) == len(card.columns)
+    assert len(re.findall(r"(?<!\\)&", latex)) == len(card.columns) + 1
     frame = pd.read_csv(io.StringIO(to_csv(tables)))
     assert frame["title"].iloc[0] == evil
     assert frame["mean"].iloc[0] == 10.0
@@ -118,6 +137,10 @@ def test_an_unknown_column_is_answered_with_a_near_one(tmp_path, card):
         (lambda v: v | {"metrics": v["metrics"] | {"rmse": 1.0}}, "below the mean"),
         (lambda v: v | {"counts": v["counts"] | {"failed": 1}}, "are not"),
         (lambda v: v | {"status": "partial"}, "contradicts"),
+        (lambda _: [1], "result schema None"),
+        (lambda v: {k: v[k] for k in v if k != "counts"}, "key 'counts': Field required"),
+        (lambda v: v | {"metrics": v["metrics"] | {"mean": "x"}}, "key 'metrics.mean'"),
+        (lambda v: v | {"metrics": {"mean": 1.0}}, "metric 'rmse' is missing"),
     ],
 )
 def test_contradicting_results_never_reach_a_table(tmp_path, break_it, words):
@@ -208,13 +231,50 @@ def test_a_rebuild_replaces_the_folder_and_a_failure_leaves_the_old_one(scored):
     (scored / "data" / "results" / "tiny" / "frontal" / "result.json").write_text("{")
     with pytest.raises(ScoreError):
         build(scored)
-    assert all(path.is_file() for path in report_files(scored / "report"))
+    assert len(report_files(scored / "report")) == 4
     assert not list(scored.glob(".report*"))
+
+
+def test_a_report_never_replaces_somebody_elses_folder(scored):
+    (scored / "paper").mkdir()
+    (scored / "paper" / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="did not put there"):
+        build(scored, "paper")
+    assert (scored / "paper" / "thesis.tex").read_text() == "years of work"
+
+
+def test_tables_need_no_store_and_the_page_says_why_there_are_no_pictures(scored):
+    shutil.rmtree(scored / "data" / "predictions" / "tiny" / "frontal")
+    assert len(build(scored)[0].results) == 2
+    page = (scored / "report" / "index.html").read_text()
+    assert "No pictures of Frontal" in page
+    assert "depth_oracle-normals.png" in page
+    (scored / "data" / "stores").unlink()
+    build(scored)
+    assert "No pictures: " in (scored / "report" / "index.html").read_text()
+
+
+def test_a_pixel_without_an_answer_is_drawn_and_captioned_as_it_is_charged(tiny):
+    (tiny / "models").mkdir()
+    (tiny / "silent.py").write_text(
+        "import numpy as np\nfrom ncbench.models.controls import Frontal\n"
+        "class Silent(Frontal):\n    def predict(self, clip):\n        return super().predict(clip) * np.float32(0)\n"
+    )
+    card = {"name": "silent", "version": "1.0.0", "title": "Silent", "summary": "", "kind": "image", "axes": "opencv"}
+    (tiny / "models" / "silent.yaml").write_text(yaml.safe_dump(card | {"adapter": "silent:Silent"}))
+    sys.path.insert(0, str(tiny))
+    try:
+        predict("silent", "tiny")
+    finally:
+        sys.path.remove(str(tiny))
+    assert evaluate("silent", "tiny").iloc[0]["mean"] == 90.0
+    build(tiny)
+    assert "error, mean 90.0°" in (tiny / "report" / "index.html").read_text()
 
 
 def test_expected_values_are_checked(scored):
     results = scored / "data" / "results"
-    mean = report_tables("main", results)[0].results[0].metrics["mean"]
+    mean = report_tables("main", results)[0].results[0].values.metrics["mean"]
     path = scored / "evaluators" / "tiny.yaml"
     base = yaml.safe_load(path.read_text())
 
