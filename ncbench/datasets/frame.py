@@ -48,3 +48,19 @@ class Frame:
         """Height and width in pixels."""
         height, width = self.valid.shape
         return height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A frame that a reader leaves out, in the place where the frame would have been.
+
+    Attributes:
+        sequence: Name of the clip.
+        frame: Index within the clip; the numbers of its neighbours do not close up.
+        reason: One line that says what is wrong with the source; the same for the same files, so without time or
+            machine. Paths are written relative to the raw folder.
+    """
+
+    sequence: str
+    frame: int
+    reason: str

@@ -82,7 +82,7 @@ def _rows_text(manifest: Manifest, start: int, stop: int) -> str:
         first += len(clip.frames)
         if frames:
             parts.append(f"'{clip.name}' frames {frames[0]} to {frames[-1]}")
-    return f"rows {start} to {stop - 1} ({', '.join(parts)})"
+    return f"rows {start} to {stop - 1} ({', '.join(parts)})" if parts else "no rows"
 
 
 def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) -> list[ShardRecord]:

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import zstandard
 
 import ncbench
+from ncbench.datasets.frame import Skipped
 from ncbench.datasets.schema import VERSION, dataset_info, dataset_state
 from ncbench.datasets.shards import SequenceRecord, ShardRecord, file_sha256, read_clips, sync_folder, write_atomic
 from ncbench.errors import StoreError
@@ -52,6 +53,11 @@ class Manifest:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Frames of the source that the store leaves out, in row order, each with its reason."""
+        return tuple(item for shard in self.shards for item in shard.skipped)
+
+    @property
     def digest(self) -> str:
         """Identity of the data: hex sha256 over the shards' hashes, in order."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
@@ -59,7 +65,9 @@ class Manifest:
     def to_json(self) -> bytes:
         """Write the manifest file's content: the same store gives the same bytes."""
         clips = [{**asdict(clip), "frames": _runs(clip.frames)} for clip in self.sequences]
-        values = {"schema": VERSION, "digest": self.digest, "rows": self.rows, **asdict(self), "sequences": clips}
+        shards = [_shard_values(shard) for shard in self.shards]
+        totals = {"schema": VERSION, "digest": self.digest, "rows": self.rows}
+        values = {**totals, **asdict(self), "sequences": clips, "shards": shards}
         return json.dumps(values, indent=1).encode()
 
     @classmethod
@@ -93,7 +101,7 @@ class Manifest:
             clips = tuple(
                 SequenceRecord(**{**clip, "frames": _unroll(clip["frames"])}) for clip in values.pop("sequences")
             )
-            shards = tuple(ShardRecord(**shard) for shard in values.pop("shards"))
+            shards = tuple(_shard(shard) for shard in values.pop("shards"))
             stated = {name: values.pop(name) for name in ("schema", "digest", "rows")}
             manifest = cls(sequences=clips, shards=shards, **values)
             agrees = stated == {"schema": VERSION, "digest": manifest.digest, "rows": manifest.rows}
@@ -187,6 +195,17 @@ def _is_sealed(folder: Path, manifest: Manifest) -> bool:
         return same and all(file_sha256(folder / file) == expected for file, expected in manifest.files.items())
     except (StoreError, OSError):
         return False
+
+
+def _shard_values(shard: ShardRecord) -> dict[str, Any]:
+    """Write a shard's record; without skipped frames, it does not speak of them."""
+    values = asdict(shard)
+    return values if shard.skipped else {key: value for key, value in values.items() if key != "skipped"}
+
+
+def _shard(values: dict[str, Any]) -> ShardRecord:
+    skipped = tuple(Skipped(**item) for item in values.get("skipped", ()))
+    return ShardRecord(**{**values, "skipped": skipped})
 
 
 def _runs(frames: tuple[int, ...]) -> list[list[int]]:

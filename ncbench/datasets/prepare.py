@@ -6,24 +6,28 @@ The store opens only once all of it is there (``seal`` writes the state file aft
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ncbench.cards import digest
-from ncbench.datasets.frame import Frame
+from ncbench.datasets.frame import Frame, Skipped
 from ncbench.datasets.manifest import Manifest, known_shards, seal, unseal
 from ncbench.datasets.readers.base import Reader
 from ncbench.datasets.recipe import Recipe
 from ncbench.datasets.schema import VERSION, store_schema
 from ncbench.datasets.shards import ShardRecord, leftovers, reusable, shard_name, write_shard
 from ncbench.engine.local import run
-from ncbench.errors import SourceError
+from ncbench.errors import NcbenchError, SourceError
 
 Group = tuple[str, tuple[int, ...]]
 """Frames of one sequence: (name, frame indices)."""
 Plan = Sequence[Sequence[Group]]
 """The groups of each shard, in row order."""
+
+_SHOWN = 5  # skipped frames that an error message names
+_REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def prepare(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
     plan: Plan | None = None,
+    max_skipped: float = 0.01,
+    check: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Build a store, or finish one that was interrupted; where nothing changed, nothing is written.
 
@@ -95,12 +101,16 @@ def prepare(
         progress: Called with (shards done, shards in all) as each is done.
         plan: The frames of each shard; None cuts all sequences every ``recipe.shard_rows`` rows. A plan must keep the
             frames of a sequence together and ascending.
+        max_skipped: Largest share of the planned frames that the reader may leave out (see ``Skipped``).
+        check: Called with the finished store's folder, for example ``check_axes``; where it raises, the shards stay but
+            the store does not open.
 
     Returns:
-        The manifest of the complete store.
+        The manifest of the complete store; ``skipped`` names the frames that were left out.
 
     Raises:
-        SourceError: A source file is unusable or a reader breaks its contract; finished shards stay for the next run.
+        SourceError: A source file is unusable, a reader breaks its contract, or too many frames are unusable; finished
+            shards stay for the next run.
         StoreError: The disk is full; finished shards stay for the next run.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -120,15 +130,39 @@ def prepare(
     records: dict[int, ShardRecord] = {}
     for task, record in run(build_shard, tasks, jobs):
         records[task.index] = record
+        _check_skipped(recipe, out, tasks, records, max_skipped)
         if progress is not None:
             progress(len(records), len(tasks))
-    return seal(
+    manifest = seal(
         out,
         [records[index] for index in range(len(tasks))],
         name=recipe.name,
         card_text=recipe.card_text,
         card_digest=recipe.card_digest,
         recipe_digest=recipe.digest,
+    )
+    if check is not None:
+        try:
+            check(out)
+        except NcbenchError:
+            unseal(out)
+            raise
+    return manifest
+
+
+def _check_skipped(
+    recipe: Recipe, out: Path, tasks: Sequence[ShardTask], records: Mapping[int, ShardRecord], share: float
+) -> None:
+    """Stop as soon as the finished shards lack more frames than the whole store may."""
+    planned = sum(len(frames) for task in tasks for _, frames in task.groups)
+    skipped = [item for index in sorted(records) for item in records[index].skipped]
+    if len(skipped) <= share * planned and len(skipped) < planned:
+        return
+    unseal(out)
+    shown = "; ".join(f"'{item.sequence}' frame {item.frame}: {item.reason}" for item in skipped[:_SHOWN])
+    raise SourceError(
+        f"{recipe.root}: at most {share:.2%} of the {planned} frames may be left out, but {len(skipped)} of those read "
+        f"so far are unusable ({shown}). Fetch the data set again, or allow more with a larger max_skipped (never all)."
     )
 
 
@@ -157,7 +191,11 @@ def build_shard(task: ShardTask) -> ShardRecord:
         StoreError: The disk is full, or a rebuilt shard differs from the manifest.
     """
     reader = task.recipe.open_reader()
-    sources = [(name, frames, reader.fingerprint(name, frames)) for name, frames in task.groups]
+    # the frame after a group decides whether the flow of its last one leads anywhere
+    sources = [
+        (name, frames, reader.fingerprint(name, (*frames, *_successor(reader, name, frames[-1]))))
+        for name, frames in task.groups
+    ]
     metadata = {
         "schema": VERSION,
         "recipe": task.recipe.digest,
@@ -169,23 +207,60 @@ def build_shard(task: ShardTask) -> ShardRecord:
     schema = store_schema(reader.extra_features())
     if task.rebuild:
         expect = task.known.sha256 if task.known else None
-        return write_shard(task.path, _frames(reader, task.groups), schema, metadata, expect)
+        return write_shard(task.path, _rows(task, reader), schema, metadata, expect)
     known = task.known if task.known and task.known.source == metadata["source"] else None
     record = reusable(task.path, metadata, known.sha256 if known else None)
     if record is None:
         unseal(task.folder)
-        record = write_shard(task.path, _frames(reader, task.groups), schema, metadata)
+        record = write_shard(task.path, _rows(task, reader), schema, metadata)
     return record
 
 
-def _frames(reader: Reader, groups: Iterable[Group]) -> Iterator[Frame]:
-    for name, wanted in groups:
-        expected = iter(wanted)
-        for frame in reader.read(name, wanted):
-            index = next(expected, None)
-            if (frame.sequence, frame.frame) != (name, index):
-                raise SourceError(
-                    f"sequence '{name}': expected frame {index}, the reader gave frame {frame.frame} of "
-                    f"'{frame.sequence}'. Fix the reader."
-                )
-            yield frame
+def _rows(task: ShardTask, reader: Reader) -> Iterator[Frame | Skipped]:
+    """Read a shard's frames; flow that would lead to a skipped frame is taken away."""
+    for name, wanted in task.groups:
+        held: Frame | None = None
+        for item in _in_order(task.recipe.root, reader, name, wanted):
+            if held is not None:
+                yield _without_flow(held) if isinstance(item, Skipped) else held
+            held = item if isinstance(item, Frame) else None
+            if isinstance(item, Skipped):
+                yield item
+        if held is not None:
+            leads_nowhere = held.flow is not None and _is_skipped(reader, name, _successor(reader, name, held.frame))
+            yield _without_flow(held) if leads_nowhere else held
+
+
+def _in_order(root: Path, reader: Reader, name: str, wanted: Sequence[int]) -> Iterator[Frame | Skipped]:
+    """Check that the reader gives what it was asked for."""
+    expected = iter(wanted)
+    items: Iterable[Frame | Skipped] = reader.read(name, wanted)
+    for item in items:
+        index = next(expected, None)
+        if (item.sequence, item.frame) != (name, index):
+            raise SourceError(
+                f"sequence '{name}': expected frame {index}, the reader gave frame {item.frame} of "
+                f"'{item.sequence}'. Fix the reader."
+            )
+        yield replace(item, reason=_one_line(item.reason, root)) if isinstance(item, Skipped) else item
+
+
+def _one_line(reason: str, root: Path) -> str:
+    """Bring a reason to a form that does not depend on where the source lies."""
+    text = " ".join(reason.replace(f"{root}/", "").split())
+    return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + "..."
+
+
+def _successor(reader: Reader, name: str, frame: int) -> tuple[int, ...]:
+    """Name the frame that the sequence lists after one, if any."""
+    listed = reader.sequences().get(name, ())
+    return tuple(listed[bisect_right(listed, frame) :][:1])
+
+
+def _is_skipped(reader: Reader, name: str, frames: Sequence[int]) -> bool:
+    items: Iterable[Frame | Skipped] = reader.read(name, frames)
+    return any(isinstance(item, Skipped) for item in items)
+
+
+def _without_flow(frame: Frame) -> Frame:
+    return replace(frame, flow=None, occluded=None)

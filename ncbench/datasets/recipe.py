@@ -11,6 +11,7 @@ from ncbench.cards import DatasetCard, digest, read_yaml, to_yaml
 from ncbench.datasets.manifest import CARD
 from ncbench.datasets.readers.base import Reader, make_reader
 from ncbench.datasets.schema import VERSION
+from ncbench.errors import CardError
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,16 @@ class Recipe:
         return digest({"schema": VERSION, "recipe": shaping})
 
     def open_reader(self) -> Reader:
-        """Import the reader's class and make a reader."""
-        return make_reader(self.reader, self.root, self.settings)
+        """Import the reader's class and make a reader.
+
+        Raises:
+            CardError: The card names no reader, or settings that do not fit it.
+            SourceError: The folder does not hold what the reader reads.
+        """
+        try:
+            return make_reader(self.reader, self.root, self.settings)
+        except CardError as error:
+            raise CardError(f"card of '{self.name}': {error}") from error
 
 
 def recipe_for(card: DatasetCard, raw: Path) -> Recipe:

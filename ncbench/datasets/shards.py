@@ -14,18 +14,19 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from ncbench.datasets.frame import Frame
+from ncbench.datasets.frame import Frame, Skipped
 from ncbench.datasets.schema import checked, to_batch
 from ncbench.errors import SourceError, StoreError
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY_SUFFIX = ".ncbench-tmp"
+_SKIPPED = b"ncbench.skipped"  # metadata of an empty last batch: known only once all frames were read
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ShardRecord:
         bytes: Size of the file.
         sha256: Of the whole file, hex.
         source: Digest of the source files and frames that the shard was made from.
+        skipped: Frames planned for this shard that the reader left out.
     """
 
     file: str
@@ -45,6 +47,7 @@ class ShardRecord:
     bytes: int
     sha256: str
     source: str
+    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,21 @@ def shard_name(index: int, total: int) -> str:
 
 
 def write_shard(
-    path: Path, frames: Iterable[Frame], schema: pa.Schema, metadata: Mapping[str, Any], expect: str | None = None
+    path: Path,
+    frames: Iterable[Frame | Skipped],
+    schema: pa.Schema,
+    metadata: Mapping[str, Any],
+    expect: str | None = None,
 ) -> ShardRecord:
     """Write one shard: it appears under its name complete and on disk, or not at all.
 
     Args:
         path: Where; its folder exists.
-        frames: The rows; each is checked (`ncbench.datasets.schema.checked`).
+        frames: The rows; each is checked (`ncbench.datasets.schema.checked`). Skipped frames are written down in an
+            empty last batch.
         schema: From ``store_schema``.
-        metadata: Kept as JSON in the file under ``ncbench``; must hold ``source`` (digest) and ``rows`` (how many).
+        metadata: Kept as JSON in the file under ``ncbench``; must hold ``source`` (digest) and ``rows`` (how
+            many, skipped ones included).
         expect: The sha256 that the file must have to be kept; None accepts any.
 
     Returns:
@@ -83,28 +92,52 @@ def write_shard(
     """
     schema = schema.with_metadata({**(schema.metadata or {}), b"ncbench": canonical(metadata)})
     sink = _Hashing()
+    skipped: list[Skipped] = []
     try:
         with _replacing(path) as stream:
             sink.stream = stream
             with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-                for batch in _batches(frames, schema):
+                for batch in _batches(frames, schema, skipped):
                     writer.write_batch(batch)
                     sink.rows += 1
-            _check_written(sink, path, int(metadata["rows"]), expect)
+                if skipped:
+                    _write_skipped(writer, schema, skipped)
+            _check_written(sink, path, int(metadata["rows"]) - len(skipped), expect)
     except OSError as error:
         raise _disk_error(error, path, sink.written, sink.rows, int(metadata["rows"])) from error
-    return ShardRecord(path.name, sink.rows, sink.written, sink.digest, str(metadata["source"]))
+    return ShardRecord(path.name, sink.rows, sink.written, sink.digest, str(metadata["source"]), tuple(skipped))
 
 
-def _batches(frames: Iterable[Frame], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(frames: Iterable[Frame | Skipped], schema: pa.Schema, skipped: list[Skipped]) -> Iterator[pa.RecordBatch]:
+    """Give the rows, and put what is no row into ``skipped``."""
     sizes: dict[str, tuple[int, int]] = {}
     try:
-        for frame in map(checked, frames):
+        for item in frames:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                continue
+            frame = checked(item)
             if sizes.setdefault(frame.sequence, frame.size) != frame.size:
                 raise _size_changed(frame.sequence, frame.frame, sizes[frame.sequence], frame.size)
             yield to_batch(frame, schema)
     except OSError as error:  # not to be taken for a full disk under the store
         raise SourceError(f"a source file cannot be read ({error}). Fetch the data set again.") from error
+
+
+def _write_skipped(writer: pa.ipc.RecordBatchStreamWriter, schema: pa.Schema, skipped: list[Skipped]) -> None:
+    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+    note = canonical({"skipped": [asdict(item) for item in skipped]})
+    writer.write_batch(empty, custom_metadata=pa.KeyValueMetadata({_SKIPPED: note}))
+
+
+def _read_skipped(path: Path) -> tuple[Skipped, ...]:
+    """Read what ``write_shard`` noted of frames left out."""
+    noted: list[Skipped] = []
+    with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
+        for _, metadata in reader.iter_batches_with_custom_metadata():
+            if metadata is not None and _SKIPPED in metadata:
+                noted += [Skipped(**item) for item in json.loads(metadata[_SKIPPED])["skipped"]]
+    return tuple(noted)
 
 
 def _check_written(sink: _Hashing, path: Path, rows: int, expect: str | None) -> None:
@@ -130,14 +163,16 @@ def reusable(path: Path, metadata: Mapping[str, Any], expect: str | None = None)
     """
     try:
         table = open_shard(path)
-    except (OSError, StoreError):
+        skipped = _read_skipped(path)
+    except (OSError, StoreError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None
-    if table.schema.metadata.get(b"ncbench") != canonical(metadata) or table.num_rows != metadata["rows"]:
+    planned = table.num_rows + len(skipped)
+    if table.schema.metadata.get(b"ncbench") != canonical(metadata) or planned != metadata["rows"]:
         return None
     digest = file_sha256(path)
     if expect not in (None, digest):
         return None
-    return ShardRecord(path.name, table.num_rows, path.stat().st_size, digest, str(metadata["source"]))
+    return ShardRecord(path.name, table.num_rows, path.stat().st_size, digest, str(metadata["source"]), skipped)
 
 
 def open_shard(path: Path) -> pa.Table:

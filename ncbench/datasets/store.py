@@ -224,10 +224,11 @@ def is_store(path: str | Path) -> bool:
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode a picture as `datasets` does (Pillow), to RGB.
+    """Decode a picture with Pillow, to RGB.
 
     Args:
-        data: PNG, JPEG or another format of 8 bits a channel; alpha is dropped, grey repeated, EXIF rotation ignored.
+        data: PNG, JPEG or another format of 8 bits a channel, or 16-bit grey; alpha is dropped, grey repeated. (Readers
+            refuse pictures that EXIF data ask to turn.)
 
     Returns:
         (H, W, 3) uint8.
@@ -237,6 +238,9 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+                grey = (np.asarray(picture) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
             if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr", "CMYK"):
                 raise StoreError(
                     f"picture of mode {picture.mode}: expected 8 bits a channel. Convert it in the reader."

@@ -212,9 +212,15 @@ def test_pictures_decode_to_rgb(mode):
     np.testing.assert_array_equal(found, np.asarray(original.convert("RGB")))
 
 
+def test_grey_of_16_bits_is_scaled_not_clipped():
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[0, 256, 65535]], np.uint16)).save(stream, "PNG")
+    assert decode_image(stream.getvalue()).tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
+
+
 def test_pictures_that_are_none(folder):
     stream = io.BytesIO()
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(stream, "PNG")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(stream, "TIFF")
     with pytest.raises(StoreError, match="8 bits a channel"):
         decode_image(stream.getvalue())
     for data in (b"", b"GIF89a", picture(3)[:45]):
