@@ -25,6 +25,8 @@ from ncbench.settings import Settings
 # what Pillow's decoders raise for damaged input
 _NOT_A_PICTURE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _NORMAL_CHANNELS = (("R", "G", "B"), ("X", "Y", "Z"))
+_LENGTH_SLACK = 0.05
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 class InvalidRule(Settings):
@@ -61,8 +63,12 @@ def read_image_bytes(path: Path) -> bytes:
             if image.format == "PNG":
                 decode_png(content, path)
             image.load()
+            turned = image.getexif().get(_ORIENTATION, 1)
     except _NOT_A_PICTURE as error:
         raise SourceError.at(path, f"expected a picture, but it does not decode ({error})", DAMAGED) from error
+    if turned != 1:
+        problem = f"its EXIF data ask to turn it (orientation {turned}), which readers of a store would do or not do"
+        raise SourceError.at(path, problem, "Turn the pixels themselves, for example with jpegtran")
     return content
 
 
@@ -218,6 +224,25 @@ def unit_normals(normal: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.f
     wide = np.where(valid[..., None], normal, 0).astype(np.float64)
     length = np.sqrt((wide**2).sum(axis=-1, keepdims=True))
     return (wide / np.where(length > 0, length, 1)).astype(np.float32)
+
+
+def check_lengths(normal: NDArray[Any], valid: NDArray[np.bool_], path: Path) -> None:
+    """Refuse true normals that are none: an 8-bit map is off by under 0.01, a resized one by more at edges alone.
+
+    Args:
+        normal: (H, W, 3) as stored.
+        valid: (H, W) bool.
+        path: Where they come from.
+
+    Raises:
+        SourceError: Lengths are off by more than 0.05 in the median.
+    """
+    if not valid.any():
+        return
+    off = float(np.median(np.abs(np.linalg.norm(normal[valid].astype(np.float64), axis=-1) - 1)))
+    if off > _LENGTH_SLACK:
+        problem = f"expected unit normals, found lengths that are off 1 by {off:.3g} (median)"
+        raise SourceError.at(path, problem, "Check how the file encodes its normals")
 
 
 def _read_array(path: Path, key: str | None) -> NDArray[Any]:

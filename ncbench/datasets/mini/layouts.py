@@ -73,6 +73,7 @@ def write_folder_layout(out: Path, settings: Mapping[str, Any]) -> None:
     Each clip holds ``rgb/0000.png`` (8 bit), ``normal/0000.npy`` (float32 (H, W, 3), **OpenGL** camera axes: x right,
     y up, z to the viewer; zero where there is no surface), ``depth/0000.npy`` (float32 (H, W), z-depth in metres, 0 for
     none), ``flow/0000.npy`` (float32 (H, W, 2), pixels to the next frame, NaN for none; absent for the last frame),
+    ``occluded/0000.png`` (8-bit grey, 255 where the next frame does not show the point; absent for the last frame),
     ``intrinsics.txt`` (3 x 3, pixels) and ``poses.txt`` (a row of 16 numbers a frame: camera-to-world, OpenCV axes).
 
     Args:
@@ -85,7 +86,7 @@ def write_folder_layout(out: Path, settings: Mapping[str, Any]) -> None:
     checked = LayoutSettings.parse(settings, "generator of the folder layout")
     for sequence in checked.sequences:
         root = out / sequence.name
-        _make_folders(root, "rgb", "normal", "depth", "flow")
+        _make_folders(root, "rgb", "normal", "depth", "flow", "occluded")
         poses = []
         for index, frame in enumerate(_render(checked, sequence)):
             name = f"{index:04d}"
@@ -95,6 +96,7 @@ def write_folder_layout(out: Path, settings: Mapping[str, Any]) -> None:
             np.save(root / "depth" / f"{name}.npy", frame.depth.astype(np.float32))
             if index + 1 < checked.frames:
                 np.save(root / "flow" / f"{name}.npy", frame.flow.astype(np.float32))
+                _write_png(root / "occluded" / f"{name}.png", frame.occluded.astype(np.uint8) * 255)
             poses.append(frame.cam_to_world.ravel())
             intrinsics = frame.intrinsics
         np.savetxt(root / "intrinsics.txt", intrinsics, fmt="%.17g")

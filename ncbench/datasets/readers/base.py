@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ncbench.datasets.frame import Frame
-from ncbench.errors import SourceError
+from ncbench.datasets.frame import Frame, Skipped
+from ncbench.errors import CardError, SourceError
 from ncbench.registry import load_attribute
 
 _BLOCK = 1 << 20
@@ -26,8 +26,10 @@ class Reader(Protocol):
         """List the clips in their fixed order: name -> ascending frame indices."""
         ...
 
-    def read(self, sequence: str, frames: Sequence[int]) -> Iterator[Frame]:
+    def read(self, sequence: str, frames: Sequence[int]) -> Iterator[Frame | Skipped]:
         """Yield the named frames of one clip, in the order given, holding one frame in memory at a time.
+
+        A frame that the data set's own rules leave out comes as ``Skipped`` with the reason.
 
         Raises:
             SourceError: A file is missing, truncated, corrupt or contradicts the layout.
@@ -58,7 +60,10 @@ def make_reader(spec: str, root: Path, settings: Mapping[str, Any]) -> Reader:
         CardError: No such reader, or the settings do not fit it.
         SourceError: The folder does not hold what the reader reads.
     """
-    reader: Reader = load_attribute(spec)(root, settings)
+    reader_class = load_attribute(spec)
+    if not (isinstance(reader_class, type) and hasattr(reader_class, "read") and hasattr(reader_class, "sequences")):
+        raise CardError(f"reader '{spec}' is not a class with the methods of ncbench.datasets.readers.base.Reader")
+    reader: Reader = reader_class(root, settings)
     return reader
 
 

@@ -15,10 +15,12 @@ import numpy as np
 from ncbench.datasets.formats.arrays import read_npy
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers, read_intrinsics, read_poses
 from ncbench.datasets.formats.images import (
+    check_lengths,
     image_file_size,
     image_size,
     read_depth_file,
     read_image_bytes,
+    read_mask,
     read_normal_file,
     unit_normals,
 )
@@ -37,6 +39,9 @@ from ncbench.errors import CardError, SourceError
 from ncbench.geometry.axes import convert_axes
 from ncbench.geometry.cameras import field_of_view_intrinsics
 from ncbench.geometry.normals_from_depth import normals_by_cross_product
+
+_MAPS = ("image", "normal", "depth", "flow", "occluded")
+_TO_NEXT = ("flow", "occluded")
 
 
 class FolderReader:
@@ -62,6 +67,7 @@ class FolderReader:
         for sequence, frames in self._clips.items():
             for frame in frames:
                 self._check_partners(sequence, frame)
+        self._check_pictures()
 
     @property
     def normal_source(self) -> NormalsFrom:
@@ -104,10 +110,10 @@ class FolderReader:
 
     def _make_patterns(self) -> dict[str, PathPattern]:
         settings = self._settings
-        texts = {key: getattr(settings, key) for key in ("image", "normal", "depth", "flow", "intrinsics", "poses")}
+        texts = {key: getattr(settings, key) for key in (*_MAPS, "intrinsics", "poses")}
         patterns = {key: PathPattern(text, key) for key, text in texts.items() if isinstance(text, str)}
         for key, pattern in patterns.items():
-            if key in {"image", "normal", "depth", "flow"} and not pattern.has_frame:
+            if key in _MAPS and not pattern.has_frame:
                 raise CardError(f"key '{key}': expected a pattern with {{frame}}, found '{pattern.text}'")
             if pattern.has_sequence and not patterns["image"].has_sequence:
                 raise CardError(f"key '{key}': has {{sequence}}, but key 'image' has not ('{texts['image']}')")
@@ -121,8 +127,8 @@ class FolderReader:
         return {name: tuple(sorted(clips[name])) for name in sorted(clips)}
 
     def _used(self, sequence: str, frame: int) -> list[str]:
-        """Keys of the patterns with a file for this frame; flow leads to a next frame."""
-        return [key for key in self._patterns if key != "flow" or frame != self._clips[sequence][-1]]
+        """Keys of the patterns with a file for this frame; flow and occlusion speak of a next frame."""
+        return [key for key in self._patterns if key not in _TO_NEXT or frame != self._clips[sequence][-1]]
 
     def _place(self, key: str, sequence: str, frame: int) -> Place:
         return self._patterns[key].place(sequence, frame)
@@ -137,6 +143,14 @@ class FolderReader:
                 problem = f"no file matches '{pattern}' (key '{key}') for sequence '{sequence}', frame {frame}"
                 remedy = f"Add the '{key}' file or remove this picture"
                 raise SourceError.at(self._path("image", sequence, frame), problem, remedy)
+
+    def _check_pictures(self) -> None:
+        """A map without a picture is a picture that got lost: flow would lead to the wrong frame."""
+        for key in _MAPS:
+            for place, path in self._found.get(key, {}).items():
+                if place not in self._found["image"]:
+                    problem = f"has no picture of the same sequence and frame ('{self._settings.image}')"
+                    raise SourceError.at(path, problem, "Add the picture or remove this file")
 
     def _frame(self, sequence: str, frame: int, shape: tuple[int, int], reference: str, poses: Matrix | None) -> Frame:
         image_path = self._path("image", sequence, frame)
@@ -153,6 +167,7 @@ class FolderReader:
             valid=valid,
             depth=depth,
             flow=self._flow(sequence, frame, shape),
+            occluded=self._occluded(sequence, frame, shape),
             intrinsics=intrinsics,
             cam_to_world=self._pose(sequence, frame, poses),
         )
@@ -195,7 +210,16 @@ class FolderReader:
         stored, valid = read_normal_file(path, key=self._settings.normal_key, invalid=self._settings.invalid)
         require_shape(path, stored.shape, shape, "its picture")
         canonical = convert_axes(stored, self._settings.axes or "opencv", "opencv")
+        check_lengths(stored, valid, path)
         return unit_normals(canonical, valid), valid
+
+    def _occluded(self, sequence: str, frame: int, shape: tuple[int, int]) -> BoolMap | None:
+        if "occluded" not in self._used(sequence, frame):
+            return None
+        path = self._path("occluded", sequence, frame)
+        mask = read_mask(path)
+        require_shape(path, mask.shape, shape, "its picture")
+        return mask
 
     def _flow(self, sequence: str, frame: int, shape: tuple[int, int]) -> FloatMap | None:
         if "flow" not in self._used(sequence, frame):

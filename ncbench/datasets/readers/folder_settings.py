@@ -19,7 +19,8 @@ NormalsFrom = Literal["file", "plane_fit", "cross_product"]
 class FolderSettings(Settings):
     """Settings of :class:`~ncbench.datasets.readers.folder.FolderReader`.
 
-    Patterns are relative to the root, with ``{sequence}`` and ``{frame}``.
+    Patterns are relative to the root, with ``{sequence}`` and ``{frame}`` (``{frame:04d}`` says the same: any zero
+    padding is read).
 
     Attributes:
         image: Pattern of the pictures; every picture is one frame. Must hold ``{frame}``.
@@ -27,6 +28,7 @@ class FolderSettings(Settings):
         depth: Pattern of z-depth maps (``.png`` 16 bits, ``.npy``, ``.npz``, ``.exr``, ``.dpt``).
         flow: Pattern of flow to the next frame of the sequence (``.flo`` or ``.npy``); NaN where unknown. The last
             frame needs none.
+        occluded: Pattern of masks (PNG, not zero where set): pixels not visible in the next frame; likewise.
         intrinsics: A pattern (per frame, per sequence, or one file for all), or 4 (fx, fy, cx, cy) or 9 numbers.
         fov_degrees: Horizontal field of view instead of ``intrinsics``; square pixels, centred.
         poses: Pattern of camera-to-world poses in OpenCV axes: per frame, or per sequence with one row of 12 or 16
@@ -46,6 +48,7 @@ class FolderSettings(Settings):
     normal: str | None = None
     depth: str | None = None
     flow: str | None = None
+    occluded: str | None = None
     intrinsics: str | tuple[float, ...] | None = None
     fov_degrees: float | None = Field(default=None, gt=0, lt=180)
     poses: str | None = None

@@ -14,6 +14,7 @@ Place = tuple[str | None, int | None]
 
 _HOLDER = re.compile(r"\{([^{}]*)\}")
 _EXPRESSIONS = {"sequence": r"[^/]+", "frame": r"\d+"}
+_PADDING = re.compile(r"(?<=^frame):0?\d*d$")
 _SHOWN = 12
 _LOOKED_AT = 1000
 
@@ -22,7 +23,7 @@ class PathPattern:
     """One pattern, relative to the root of a data set.
 
     ``{sequence}`` stands for one folder or file name (or a piece of one), ``{frame}`` for a number with any zero
-    padding; a placeholder that comes twice stands for the same text.
+    padding (``{frame:04d}`` says the same); a placeholder that comes twice stands for the same text.
 
     Args:
         text: For example ``{sequence}/rgb/{frame}.png``.
@@ -91,14 +92,14 @@ def _translate(text: str, key: str) -> tuple[re.Pattern[str], str]:
                 raise CardError(f"key '{key}': a brace has no partner in '{text}'")
             expression += re.escape(part)
             wild += glob.escape(part)
-        elif part not in _EXPRESSIONS:
+        elif (name := _PADDING.sub("", part)) not in _EXPRESSIONS:
             raise CardError(
                 f"key '{key}': unknown placeholder '{{{part}}}' in '{text}'. Valid: {{sequence}}, {{frame}}."
             )
         else:
-            expression += f"(?P={part})" if part in seen else f"(?P<{part}>{_EXPRESSIONS[part]})"
+            expression += f"(?P={name})" if name in seen else f"(?P<{name}>{_EXPRESSIONS[name]})"
             wild += "*"
-            seen.add(part)
+            seen.add(name)
     return re.compile(expression), wild
 
 

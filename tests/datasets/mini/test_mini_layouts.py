@@ -48,6 +48,7 @@ def street():
 
 def test_folder_layout_files(folder):
     expected = {"intrinsics.txt", "poses.txt", "flow/0000.npy", "flow/0001.npy"}
+    expected |= {"occluded/0000.png", "occluded/0001.png"}
     expected |= {f"rgb/000{i}.png" for i in range(3)}
     expected |= {f"{kind}/000{i}.npy" for kind in ("normal", "depth") for i in range(3)}
     assert set(hashes(folder)) == {f"{name}/{file}" for name in ("street_1", "toys_1") for file in expected}

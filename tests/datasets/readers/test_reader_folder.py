@@ -1,5 +1,6 @@
 """A user's own frames: layouts, decoders, axes, cameras, and every way in which files may contradict each other."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def root(tmp_path):
             (folder / kind).mkdir(parents=True)
         for number in numbers:
             save_picture(folder / "rgb" / f"{number:04d}.png", number)
-            np.save(folder / "normal" / f"{number}.npy", sphere_normals() * [1, -1, -1] * 1.7)
+            np.save(folder / "normal" / f"{number}.npy", sphere_normals() * [1, -1, -1] * 1.03)
             np.save(folder / "depth" / f"{number}.npy", plane_depth() * 1000)
             np.save(folder / "flow" / f"{number}.npy", np.full((H, W, 2), 0.5))
         (folder / "flow" / f"{numbers[-1]}.npy").unlink()
@@ -404,3 +405,44 @@ def test_real_tum():
         y, x = np.mgrid[:480, :640]
         rays = np.stack([(x - 325.1) / 520.9, (y - 249.7) / 521.0, np.ones((480, 640))], -1)
         assert ((frame.normal * rays).sum(-1)[frame.valid] < 0).all()
+
+
+def test_colours_are_not_taken_for_normals(root):
+    np.save(root / "b" / "normal" / "7.npy", sphere_normals() * [1, -1, -1] * 0.5 + 0.5)
+    with pytest.raises(SourceError, match=r"b/normal/7.npy: expected unit normals, found lengths that are off"):
+        list(FolderReader(root, FULL).read("b", [7]))
+
+
+@pytest.mark.parametrize("kind", ["normal", "depth", "flow"])
+def test_a_map_whose_picture_is_lost_is_named(root, kind):
+    (root / "a" / "rgb" / "0002.png").unlink()
+    np.savetxt(root / "a" / "poses.txt", np.tile(np.eye(4).ravel(), (2, 1)))
+    for other in {"normal", "depth", "flow"} - {kind}:
+        (root / "a" / other / "2.npy").unlink(missing_ok=True)
+    with pytest.raises(SourceError, match=rf"a/{kind}/2.npy: has no picture"):
+        FolderReader(root, FULL)
+
+
+def test_occlusion_masks_and_padded_frame_numbers(root):
+    (root / "a" / "hidden").mkdir()
+    mask = np.zeros(sphere_normals().shape[:2], np.uint8)
+    mask[2, 3] = 255
+    for frame in (1, 2):
+        Image.fromarray(mask).save(root / "a" / "hidden" / f"{frame:04d}.png")
+    shutil.rmtree(root / "b")
+    first, last = FolderReader(root, FULL | {"occluded": "{sequence}/hidden/{frame:04d}.png"}).read("a", [1, 5])
+    assert (np.argwhere(first.occluded) == [[2, 3]]).all()
+    assert last.occluded is None
+
+
+def test_a_picture_that_exif_turns_is_refused(root):
+    path = root / "b" / "rgb" / "0007.png"
+    picture = Image.open(path)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.convert("RGB").save(root / "b" / "rgb" / "0007.jpg", exif=exif)
+    path.unlink()
+    shutil.rmtree(root / "a")
+    settings = FULL | {"image": "{sequence}/rgb/{frame}.jpg", "flow": None}
+    with pytest.raises(SourceError, match="EXIF data ask to turn it"):
+        list(FolderReader(root, settings).read("b", [7]))
