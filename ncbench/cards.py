@@ -36,7 +36,8 @@ class Licence(Settings):
 class DatasetCard(Settings):
     """``datasets/<name>.yaml``: where a data set comes from and how it becomes a store.
 
-    ``axes`` are those of the normals in the source files; null where the reader derives normals from depth.
+    ``axes`` are those of the normals in the source files; null where the reader derives normals from depth. ``frames``
+    is how many the complete set has with these settings; null where it is open-ended or not published.
     """
 
     name: Name
@@ -53,6 +54,7 @@ class DatasetCard(Settings):
     axes: AxesName | None
     normals: Literal["file", "plane_fit", "cross_product", "analytic", "none"]
     shard_rows: int = Field(default=64, ge=1, le=100_000)
+    frames: int | None = Field(default=None, ge=1)
 
     def reader_settings(self) -> dict[str, Any]:
         """Return what the reader is made from: the settings block, and the axes where the files hold normals."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -82,10 +83,13 @@ def datasets_list(stores: Stores = STORES) -> None:
 
     cards, problems = catalog.load_all(DatasetCard)
     rows = [
-        (name, card.title, card.role, card.licence.name, card.source.kind, "yes" if is_store(stores / name) else "-")
+        (
+            *(name, card.title, card.role, f"{card.frames:,}" if card.frames else "-", card.licence.name),
+            *(card.source.kind, "yes" if is_store(stores / name) else "-"),
+        )
         for name, card in cards.items()
     ]
-    _print_list(("name", "title", "role", "licence", "source", "prepared"), rows, problems)
+    _print_list(("name", "title", "role", "frames", "licence", "source", "prepared"), rows, problems)
 
 
 @datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
@@ -133,11 +137,15 @@ def protocols_list() -> None:
 
 @protocols_app.command("show", epilog="Example: ncbench protocols show motorcycle")
 def protocols_show(name: ProtocolName) -> None:
-    """Print a protocol's card, defaults included."""
+    """Print a protocol's card, defaults included, and which models were trained on its data set."""
     from ncbench import catalog
-    from ncbench.cards import ProtocolCard
+    from ncbench.cards import ModelCard, ProtocolCard
 
-    _print_card(catalog.load(ProtocolCard, name))
+    card = catalog.load(ProtocolCard, name)
+    _print_card(card)
+    seen = [model.name for model in catalog.load_all(ModelCard)[0].values() if card.dataset in model.training_sets]
+    if seen:
+        typer.echo(f"# trained on {card.dataset}: {', '.join(seen)}")
 
 
 @protocols_app.command("lock", epilog="Example: ncbench protocols lock rooms --to data/protocols/rooms.json")
@@ -372,7 +380,11 @@ def doctor(stores: Stores = STORES) -> None:
 
 
 def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problems: list[str]) -> None:
-    shown = Table(*columns)
+    shown = Table(box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        # titles give way to a narrow terminal; the rest, names above all, is never cut
+        width = None if column == "title" else max(len(row[index]) for row in [columns, *rows])
+        shown.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width)
     for row in rows:
         shown.add_row(*map(escape, row))
     Console().print(shown)

@@ -78,6 +78,17 @@ def test_fetch_leaves_foreign_files_alone_and_renews_its_own(run, tiny):
     assert (tiny / "other" / "one" / "rgb" / "0000.png").read_bytes() != first
 
 
+def test_fetch_mends_what_was_damaged_and_keeps_what_was_added(run, tiny):
+    run("fetch tiny")
+    picture = tiny / "data" / "raw" / "tiny" / "one" / "rgb" / "0000.png"
+    original = picture.read_bytes()
+    picture.write_bytes(original[:100])
+    assert "fetched into" in run("fetch tiny")
+    assert picture.read_bytes() == original
+    (picture.parent / "notes.txt").write_text("mine")
+    assert "did not put there (one/rgb/notes.txt)" in run("fetch tiny", code=3)
+
+
 def test_fetch_that_fails_leaves_nothing(run, tiny):
     card = tiny / "datasets" / "tiny.yaml"
     values = yaml.safe_load(card.read_text())

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from ncbench.cli import app
 
-VERBS = ["fetch", "prepare", "verify", "repair", "predict", "evaluate", "report", "cards", "doctor"]
+VERBS = ["fetch", "prepare", "verify", "repair", "audit", "export"]
+VERBS += ["predict", "evaluate", "report", "cards", "doctor"]
 LISTS = [[group, verb] for group in ("datasets", "models", "protocols") for verb in ("list", "show")]
 
 
@@ -69,7 +70,7 @@ def test_an_error_is_one_line_without_traceback(tmp_path):
         (["evaluate", "frontal", "rooms", "--stores", "nowhere"], 4, "nowhere"),
         (["verify", "nowhere"], 4, "nowhere"),
         (["report", "--results", "nowhere"], 6, "ncbench evaluate"),
-        (["fetch", "sintel", "--to", "nowhere"], 3, "MPI-Sintel-complete.zip"),
+        (["fetch", "scannet", "--to", "nowhere"], 3, "must be obtained by hand"),
     ],
 )
 def test_exit_codes_and_remedies(run, tmp_path, monkeypatch, arguments, code, words):

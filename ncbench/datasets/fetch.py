@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -180,34 +181,50 @@ def _link(to: Path, local: Path) -> bool:
 
 def _generate(card: DatasetCard, source: GeneratedSource, to: Path) -> bool:
     generator = load_attribute(source.generator)
-    receipt = {
+    identity = {
         "dataset": card.name,
         "version": card.version,
         "source": digest(source.model_dump(mode="json")),
         "code": _code_digest(generator),
     }
-    if to.exists() and any(to.iterdir()):
-        if read_receipt(to) == receipt:
-            return False
-        if read_receipt(to) is None:
-            raise SourceError(
-                f"{to}: holds files that ncbench did not put there. Choose another folder or empty this one."
-            )
-        shutil.rmtree(to)
-    partial = to.with_name(f".{to.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if _is_generated(to, identity):
+        return False
+    partial = to.parent / f".{to.name}.{os.getpid()}.partial"
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         generator(partial, source.settings)
-        write_json(partial / RECEIPT, receipt)
-        if to.exists():
-            to.rmdir()
+        write_json(partial / RECEIPT, identity | {"generated": _contents(partial)})
+        shutil.rmtree(to, ignore_errors=True)
         partial.rename(to)
     except OSError as error:
         raise StoreError(f"{to}: cannot be written ({error}). Free space or choose another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return True
+
+
+def _is_generated(to: Path, identity: dict[str, str]) -> bool:
+    """Whether a folder holds just what would be generated; False where it may be replaced, an error where not."""
+    if not to.exists():
+        return False
+    if not to.is_dir():
+        raise StoreError(f"{to}: is a file, not a folder. Choose another place.")
+    receipt, found = read_receipt(to) or {}, _contents(to)
+    listed = receipt.get("generated", {})
+    strangers = sorted(set(found) - set(listed))
+    if strangers:
+        raise SourceError(
+            f"{to}: holds files that ncbench did not put there ({strangers[0]}). Choose another folder or empty "
+            "this one."
+        )
+    return found == listed and all(receipt.get(key) == value for key, value in identity.items())
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Hash every file of a generated folder but the receipt."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECEIPT)
+    return {path.relative_to(folder).as_posix(): hash_files(folder, [path]) for path in files}
 
 
 def _code_digest(generator: Callable[..., None]) -> str:
