@@ -84,12 +84,12 @@ def datasets_list(stores: Stores = STORES) -> None:
     cards, problems = catalog.load_all(DatasetCard)
     rows = [
         (
-            *(name, card.title, card.role, f"{card.frames:,}" if card.frames else "-", card.licence.name),
+            *(name, card.role, f"{card.frames:,}" if card.frames else "-", card.licence.name),
             *(card.source.kind, "yes" if is_store(stores / name) else "-"),
         )
         for name, card in cards.items()
     ]
-    _print_list(("name", "title", "role", "frames", "licence", "source", "prepared"), rows, problems)
+    _print_list(("name", "role", "frames", "licence", "source", "prepared"), rows, problems)
 
 
 @datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
@@ -381,10 +381,9 @@ def doctor(stores: Stores = STORES) -> None:
 
 def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problems: list[str]) -> None:
     shown = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        # titles give way to a narrow terminal; the rest, names above all, is never cut
-        width = None if column == "title" else max(len(row[index]) for row in [columns, *rows])
-        shown.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width)
+    for column in columns:
+        # prose gives way to a narrow terminal; the rest, names above all, is never cut
+        shown.add_column(column, no_wrap=column not in {"title", "licence"})
     for row in rows:
         shown.add_row(*map(escape, row))
     Console().print(shown)
