@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from pydantic import Field, StringConstraints, model_validator
 
 from ncbench.errors import CardError
+from ncbench.files import canonical
 from ncbench.settings import Settings
 from ncbench.sources import Attribute, Source
 
@@ -166,8 +166,7 @@ def digest(values: Mapping[str, Any]) -> str:
     Returns:
         Hex sha256, equal for equal values in any key order.
     """
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(values)).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

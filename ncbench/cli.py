@@ -205,6 +205,9 @@ def prepare(
     max_skipped: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of frames that may be left out.")
     ] = 0.01,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take the files that are there, however many the card expects.")
+    ] = False,
 ) -> None:
     """Normalize source files into a store that [b]datasets.load_from_disk[/] opens; resumes where it stopped.
 
@@ -221,7 +224,15 @@ def prepare(
     store = to or STORES / card.name
     recipe = recipe_for(card, raw or RAW / card.name)
     with progress_bar(f"prepare {card.name}") as report:
-        manifest = run(recipe, store, jobs=jobs, progress=report, max_skipped=max_skipped, check=check_axes)
+        manifest = run(
+            recipe,
+            store,
+            jobs=jobs,
+            progress=report,
+            max_skipped=max_skipped,
+            check=check_axes,
+            expected_frames=None if partial else card.frames,
+        )
     left_out = f", {len(manifest.skipped)} left out" if manifest.skipped else ""
     typer.echo(f"{card.name}: {manifest.rows} frames in {len(manifest.shards)} shards at {store}{left_out}")
 
@@ -233,12 +244,13 @@ def audit(
     max_frames: Annotated[int | None, typer.Option(min=1, help="Look at so many frames, evenly spread.")] = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Check a store's normals: unit length, facing, agreement with depth, up axis, coverage, duplicate frames."""
+    """Verify a store, then check its normals: unit length, facing, agreement with depth, coverage, duplicates."""
     from ncbench.datasets.audit import audit as run
     from ncbench.datasets.audit_sheet import contact_sheet
     from ncbench.errors import SourceError
     from ncbench.progress import progress_bar
 
+    verify([store], jobs)
     with progress_bar(f"audit {store.name}") as bar:
         found = run(store, max_frames, jobs, bar)
     typer.echo(found.findings.to_string(index=False))
@@ -277,7 +289,7 @@ def verify(stores: Annotated[list[Path], typer.Argument(help="Stores to check.")
 
     problems = [f"{store}: {problem}" for store in stores for problem in run(store, jobs=jobs)]
     if problems:
-        raise StoreError("\n".join([*problems, "Run 'ncbench repair STORE --raw FOLDER' to rebuild the bad shards."]))
+        raise StoreError("\n".join([*problems, "Run 'ncbench repair STORE --raw FOLDER' to mend them."]))
     typer.echo(f"{len(stores)} store(s) verified")
 
 
@@ -285,15 +297,18 @@ def verify(stores: Annotated[list[Path], typer.Argument(help="Stores to check.")
 def repair(
     store: Annotated[Path, typer.Argument(help="The store to mend.")],
     raw: Annotated[Path, typer.Option(help="Folder of the source files that it was made from.")],
+    card: Annotated[
+        str | None, typer.Option(help="Card it was made by; default: its own, else the catalogue's.")
+    ] = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Rebuild only the shards that fail verification."""
+    """Mend only what fails verification."""
     from ncbench.datasets.integrity import repair as run
-    from ncbench.datasets.recipe import recipe_for, stored_card
+    from ncbench.datasets.recipe import recipe_to_repair
 
-    rebuilt = run(store, recipe_for(stored_card(store), raw), jobs=jobs)
-    names = ", ".join(record.file for record in rebuilt)
-    typer.echo(f"{store}: {f'rebuilt {names}' if rebuilt else 'nothing to repair'}")
+    mended = run(store, recipe_to_repair(store, raw, card), jobs=jobs)
+    names = ", ".join(dict.fromkeys(problem.file for problem in mended))
+    typer.echo(f"{store}: {f'mended {names}' if mended else 'nothing to repair'}")
 
 
 @app.command(epilog="Example: ncbench predict depth_oracle motorcycle")

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ncbench.datasets.export_forms import FORMS, Form, FormName, Options, Record
-from ncbench.datasets.shards import write_atomic
 from ncbench.datasets.store import Store, open_store
 from ncbench.engine.local import run
 from ncbench.errors import CardError, StoreError
-from ncbench.files import write_json
+from ncbench.files import write_bytes, write_json
 from ncbench.geometry.axes import AXES
 from ncbench.settings import suggest
 
@@ -88,7 +87,7 @@ def export(
             progress(len(records), len(tasks))
     ordered = [records[sequence] for sequence in chosen]
     for file, content in layout.beside(opened.manifest.name, options, ordered).items():
-        write_atomic(to / file, content)
+        write_bytes(to / file, content)
     write_json(to / RECEIPT, {**identity, "files": {task.sequence: task.name + layout.suffix for task in tasks}})
     shutil.rmtree(to / _PROGRESS)
     return to

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ncbench.datasets.manifest import Manifest, seal
-from ncbench.datasets.prepare import Plan, build_shard, shard_tasks
+from ncbench.datasets.lock import claimed
+from ncbench.datasets.manifest import CARD, MANIFEST, Manifest, small_files
+from ncbench.datasets.prepare import Plan, ShardTask, build_shard, shard_tasks
 from ncbench.datasets.recipe import Recipe
-from ncbench.datasets.shards import ShardRecord, file_sha256
+from ncbench.datasets.shards import open_shard, shard_keys
 from ncbench.engine.local import run
 from ncbench.errors import StoreError
+from ncbench.files import file_sha256, write_bytes, writing
+
+_PREPARE = "Run `ncbench prepare`: it writes the small files anew and keeps the good shards."
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Problem:
 
 
 def verify(path: Path, jobs: int = 1) -> list[Problem]:
-    """Compare every file of a store with its manifest, byte for byte.
+    """Compare every file of a store with its manifest, byte for byte, and the manifest with the shards' own columns.
 
     Args:
         path: The store's folder.
@@ -43,13 +48,13 @@ def verify(path: Path, jobs: int = 1) -> list[Problem]:
         What is wrong, in the manifest's order; empty for an intact store.
 
     Raises:
-        StoreError: There is no readable manifest to compare with.
+        StoreError: There is no undamaged manifest to compare with, or a file cannot be read.
     """
     manifest = Manifest.load(path)
     names = [shard.file for shard in manifest.shards]
     paths = [path / name for name in [*names, *manifest.files] if (path / name).is_file()]
     hashes = {file.name: digest for file, digest in run(file_sha256, paths, jobs)}
-    problems = list(_shard_problems(path, manifest, hashes))
+    problems = [*_shard_problems(path, manifest, hashes), *_key_problems(path, manifest, hashes)]
     for name, expected in manifest.files.items():
         if name not in hashes:
             problems.append(Problem(name, "missing", "the file is missing"))
@@ -73,6 +78,17 @@ def _shard_problems(path: Path, manifest: Manifest, hashes: dict[str, str]) -> I
             yield Problem(shard.file, "changed", f"expected sha256 {shard.sha256}, found {found}; {held}")
 
 
+def _key_problems(path: Path, manifest: Manifest, hashes: Mapping[str, str]) -> Iterator[Problem]:
+    """Compare sequences, frames and sizes that the manifest lists with those in the shards that are intact."""
+    listed = [(clip.name, frame, clip.height, clip.width) for clip in manifest.sequences for frame in clip.frames]
+    first = 0
+    for shard in manifest.shards:
+        rows = listed[first : first + shard.rows]
+        first += shard.rows
+        if hashes.get(shard.file) == shard.sha256 and shard_keys(path / shard.file) != rows:
+            yield Problem(MANIFEST, "changed", f"its sequences, frames or sizes are not those in {shard.file}")
+
+
 def _rows_text(manifest: Manifest, start: int, stop: int) -> str:
     """Name the rows of a shard, and the frames they are."""
     parts = []
@@ -85,45 +101,73 @@ def _rows_text(manifest: Manifest, start: int, stop: int) -> str:
     return f"rows {start} to {stop - 1} ({', '.join(parts)})" if parts else "no rows"
 
 
-def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) -> list[ShardRecord]:
-    """Rebuild the shards that ``verify`` finds bad, and only those.
+def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) -> list[Problem]:
+    """Mend what ``verify`` finds bad, and only that; the manifest says what each file must become and stays as it is.
 
     Args:
         path: The store's folder.
-        recipe: What the store was made by.
+        recipe: What the store was made by (``recipe_to_repair``).
         jobs: Worker processes.
         plan: What ``prepare`` was given.
 
     Returns:
-        The records of the rebuilt shards; the store is then intact, its manifest unchanged.
+        What was wrong and is mended, in the manifest's order; the store is then intact.
 
     Raises:
-        StoreError: The store was made by another recipe, or a rebuilt shard differs from the manifest because the
-            source files, the code or a library changed. The manifest and the shard stay as they were.
+        StoreError: The store was made by another recipe, its manifest is damaged, another process works on it, or a
+            file cannot become what the manifest says because the source files, the card, the code or a library changed.
+            The manifest and that file stay as they were.
         SourceError: A source file is unusable.
     """
     manifest = Manifest.load(path)
-    tasks = shard_tasks(recipe, path, plan)
-    planned = [task.path.name for task in tasks]
-    if manifest.recipe != recipe.digest or planned != [shard.file for shard in manifest.shards]:
+    tasks = {task.path.name: task for task in shard_tasks(recipe, path, plan)}
+    if manifest.recipe != recipe.digest or list(tasks) != [shard.file for shard in manifest.shards]:
         raise StoreError(
             f"{path}: was made by another recipe (card, reader, settings or source listing), so that it cannot be "
             "repaired with this one. Run `ncbench prepare` to make it anew."
         )
-    problems = verify(path, jobs)
-    for problem in problems:
-        if problem.kind == "extra":
-            (path / problem.file).unlink()
-    bad = {problem.file for problem in problems}
-    rebuilt = [
-        record for _, record in run(build_shard, [task.again() for task in tasks if task.path.name in bad], jobs)
-    ]
-    seal(
-        path,
-        manifest.shards,
-        name=recipe.name,
-        card_text=recipe.card_text,
-        card_digest=recipe.card_digest,
-        recipe_digest=recipe.digest,
-    )
-    return sorted(rebuilt, key=lambda record: record.file)
+    with claimed(path):
+        problems = verify(path, jobs)
+        bad = {problem.file for problem in problems}
+        if MANIFEST in bad:
+            raise StoreError(f"{path / MANIFEST}: contradicts its shards. {_PREPARE}")
+        card_text = _mended_card(path, manifest, recipe) if CARD in bad else ""
+        _rebuild(
+            [replace(tasks[shard.file], expect=shard.sha256) for shard in manifest.shards if shard.file in bad], jobs
+        )
+        for problem in problems:
+            if problem.kind == "extra":
+                with writing(path / problem.file):
+                    (path / problem.file).unlink()
+        if bad & set(manifest.files):
+            _rewrite(path, manifest, card_text, bad)
+    return problems
+
+
+def _rebuild(tasks: Sequence[ShardTask], jobs: int) -> None:
+    for _ in run(build_shard, tasks, jobs):
+        pass
+
+
+def _mended_card(path: Path, manifest: Manifest, recipe: Recipe) -> str:
+    if _sha256(recipe.card_text.encode()) != manifest.files.get(CARD):
+        raise StoreError(
+            f"{path / CARD}: is damaged, and the card given for the repair is worded otherwise than the one that the "
+            f"store was made by. {_PREPARE}"
+        )
+    return recipe.card_text
+
+
+def _rewrite(path: Path, manifest: Manifest, card_text: str, bad: set[str]) -> None:
+    """Write the bad ones of the small files again, once the shards are good."""
+    schema = open_shard(path / manifest.shards[0].file).schema
+    for file, content in small_files(manifest.shards, schema, card_text).items():
+        if file not in bad:
+            continue
+        if _sha256(content) != manifest.files.get(file):
+            raise StoreError(f"{path / file}: this ncbench writes it otherwise than the manifest says. {_PREPARE}")
+        write_bytes(path / file, content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

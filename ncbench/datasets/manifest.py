@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,18 +15,18 @@ import zstandard
 import ncbench
 from ncbench.datasets.frame import Skipped
 from ncbench.datasets.schema import VERSION, dataset_info, dataset_state
-from ncbench.datasets.shards import SequenceRecord, ShardRecord, file_sha256, read_clips, sync_folder, write_atomic
-from ncbench.errors import StoreError
+from ncbench.datasets.shards import SequenceRecord, ShardRecord, read_clips
+from ncbench.errors import NcbenchError, StoreError
+from ncbench.files import canonical, file_sha256, sync_folder, write_bytes, writing
 
 MANIFEST = "manifest.json"
 STATE, INFO, CARD = "state.json", "dataset_info.json", "card.yaml"
-PREVIOUS = ".manifest.json.previous"
-"""Where the manifest waits while shards change: an interrupted rebuild must not take a damaged shard for good."""
+_AGAIN = "Run `ncbench prepare` again; finished shards are kept."
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a complete store holds; the file of that name holds the same as JSON.
+    """What a complete store holds; the file of that name holds the same as JSON, and a checksum of itself.
 
     Attributes:
         name: Name of the data set.
@@ -60,7 +59,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Identity of the data: hex sha256 over the shards' hashes, in order."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+        return _identity(self.shards)
 
     def to_json(self) -> bytes:
         """Write the manifest file's content: the same store gives the same bytes."""
@@ -68,15 +67,14 @@ class Manifest:
         shards = [_shard_values(shard) for shard in self.shards]
         totals = {"schema": VERSION, "digest": self.digest, "rows": self.rows}
         values = {**totals, **asdict(self), "sequences": clips, "shards": shards}
-        return json.dumps(values, indent=1).encode()
+        return json.dumps({"checksum": _checksum(values), **values}, indent=1).encode()
 
     @classmethod
-    def load(cls, folder: Path, name: str = MANIFEST) -> Self:
+    def load(cls, folder: Path) -> Self:
         """Read and check a store's manifest.
 
         Args:
             folder: The store's folder.
-            name: The manifest's file name within it.
 
         Returns:
             The manifest.
@@ -84,42 +82,39 @@ class Manifest:
         Raises:
             StoreError: The store is incomplete, its manifest is damaged, or a newer ncbench wrote it.
         """
-        path = folder / name
+        path = folder / MANIFEST
         try:
             values = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             state = "an unfinished store" if any(folder.glob("*data-*-of-*.arrow*")) else "not a store"
             raise StoreError(
                 f"{folder}: {state} (no {MANIFEST}). Run `ncbench prepare`; finished shards are kept."
             ) from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}). Run `ncbench prepare` again.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
         newest = values.get("schema") if isinstance(values, dict) else None
         if isinstance(newest, int) and newest > VERSION:
             raise StoreError(f"{path}: store schema {newest}, but this ncbench reads up to {VERSION}. Update ncbench.")
         try:
-            clips = tuple(
-                SequenceRecord(**{**clip, "frames": _unroll(clip["frames"])}) for clip in values.pop("sequences")
-            )
-            shards = tuple(_shard(shard) for shard in values.pop("shards"))
-            stated = {name: values.pop(name) for name in ("schema", "digest", "rows")}
-            manifest = cls(sequences=clips, shards=shards, **values)
-            agrees = stated == {"schema": VERSION, "digest": manifest.digest, "rows": manifest.rows}
-            agrees = agrees and manifest.rows == sum(len(clip.frames) for clip in manifest.sequences)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"{path}: is damaged ({error!r}). Run `ncbench prepare` again.") from error
-        if not agrees:
-            raise StoreError(f"{path}: is damaged (its totals contradict its shards). Run `ncbench prepare` again.")
+            stated = values.pop("checksum", None)
+            if stated != _checksum(values):
+                raise StoreError(
+                    f"{path}: is damaged (its content does not have the checksum that it states). {_AGAIN}"
+                )
+            return cls._parse(values)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise StoreError(f"{path}: is damaged ({error!r}). {_AGAIN}") from error
+
+    @classmethod
+    def _parse(cls, values: dict[str, Any]) -> Self:
+        clips = tuple(SequenceRecord(**{**clip, "frames": _unroll(clip["frames"])}) for clip in values.pop("sequences"))
+        shards = tuple(_shard(shard) for shard in values.pop("shards"))
+        stated = {name: values.pop(name) for name in ("schema", "digest", "rows")}
+        manifest = cls(sequences=clips, shards=shards, **values)
+        agrees = stated == {"schema": VERSION, "digest": manifest.digest, "rows": manifest.rows}
+        if not agrees or manifest.rows != sum(len(clip.frames) for clip in manifest.sequences):
+            raise ValueError("its totals contradict its shards")
         return manifest
-
-
-def known_shards(folder: Path, recipe_digest: str) -> dict[str, ShardRecord]:
-    """Return what a manifest of the same recipe, even of a store under change, says of its shards; else nothing."""
-    for name in (MANIFEST, PREVIOUS):
-        with suppress(StoreError):
-            manifest = Manifest.load(folder, name)
-            return {shard.file: shard for shard in manifest.shards} if manifest.recipe == recipe_digest else {}
-    return {}
 
 
 def seal(
@@ -130,6 +125,7 @@ def seal(
     card_text: str,
     card_digest: str,
     recipe_digest: str,
+    check: Callable[[Manifest], None] | None = None,
 ) -> Manifest:
     """Make a folder of finished shards a store; writes nothing where it is this very store already.
 
@@ -140,6 +136,7 @@ def seal(
         card_text: Content of ``card.yaml``.
         card_digest: Digest of the card.
         recipe_digest: Digest of the recipe.
+        check: Called once shards and card are there but before anything opens them; where it raises, nothing ever does.
 
     Returns:
         The manifest, which is written last.
@@ -147,16 +144,12 @@ def seal(
     Raises:
         SourceError: The shards do not fit together: a sequence in pieces, out of order, or of changing size.
         StoreError: A shard cannot be read, there is none, or the disk is full.
+        NcbenchError: Whatever ``check`` raises.
     """
     if not records:
         raise StoreError(f"{folder}: a store needs at least one shard. Check that the source folder holds frames.")
     clips, schema = read_clips(folder / record.file for record in records)
-    identity = hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest()
-    contents = {
-        CARD: card_text.encode(),
-        INFO: dataset_info(schema),
-        STATE: dataset_state((record.file for record in records), identity),
-    }
+    contents = small_files(records, schema, card_text)
     manifest = Manifest(
         name=name,
         card=card_digest,
@@ -170,22 +163,52 @@ def seal(
             "zstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
         },
     )
-    if _is_sealed(folder, manifest):
+    sealed = _is_sealed(folder, manifest)
+    if not sealed:
+        unseal(folder)
+        write_bytes(folder / CARD, contents.pop(CARD))
+    if check is not None:
+        try:
+            check(manifest)
+        except NcbenchError:
+            unseal(folder)
+            raise
+    if sealed:
         return Manifest.load(folder)
-    unseal(folder)
     for file, content in [*contents.items(), (MANIFEST, manifest.to_json())]:
-        write_atomic(folder / file, content)
-    (folder / PREVIOUS).unlink(missing_ok=True)
+        write_bytes(folder / file, content)
     return manifest
 
 
+def small_files(records: Sequence[ShardRecord], schema: pa.Schema, card_text: str) -> dict[str, bytes]:
+    """Write the content of the files beside the shards; the manifest comes after them.
+
+    Args:
+        records: All shards in row order.
+        schema: Of the shards.
+        card_text: Content of ``card.yaml``.
+
+    Returns:
+        Name -> content.
+    """
+    return {
+        CARD: card_text.encode(),
+        INFO: dataset_info(schema),
+        STATE: dataset_state((record.file for record in records), _identity(records)),
+    }
+
+
 def unseal(folder: Path) -> None:
-    """Take away what makes a folder a store, before its shards change; the shards stay."""
-    with suppress(FileNotFoundError):
-        (folder / MANIFEST).replace(folder / PREVIOUS)
-    for name in (STATE, INFO):
-        (folder / name).unlink(missing_ok=True)
-    sync_folder(folder)
+    """Take away what makes a folder a store, before its shards change; the shards and the card stay.
+
+    Raises:
+        StoreError: A file cannot be removed.
+    """
+    for name in (MANIFEST, STATE, INFO):
+        with writing(folder / name):
+            (folder / name).unlink(missing_ok=True)
+    with writing(folder):
+        sync_folder(folder)
 
 
 def _is_sealed(folder: Path, manifest: Manifest) -> bool:
@@ -193,8 +216,16 @@ def _is_sealed(folder: Path, manifest: Manifest) -> bool:
     try:
         same = Manifest.load(folder) == manifest
         return same and all(file_sha256(folder / file) == expected for file, expected in manifest.files.items())
-    except (StoreError, OSError):
+    except StoreError:
         return False
+
+
+def _identity(shards: Sequence[ShardRecord]) -> str:
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(values)).hexdigest()
 
 
 def _shard_values(shard: ShardRecord) -> dict[str, Any]:

@@ -1,25 +1,29 @@
 """From a reader to a store: plan, build the shards that are missing, seal.
 
-Every step may be killed and run again: shards that are finished are recognised by what they say of themselves and kept.
-The store opens only once all of it is there (``seal`` writes the state file after the shards and the manifest last).
+Every step may be killed and run again: shards that are finished prove and describe themselves, and are kept. The store
+opens only once all of it is there and checked (``seal`` writes the state file after the shards and the manifest last).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ncbench.cards import digest
 from ncbench.datasets.frame import Frame, Skipped
-from ncbench.datasets.manifest import Manifest, known_shards, seal, unseal
+from ncbench.datasets.lock import claimed
+from ncbench.datasets.manifest import Manifest, seal, unseal
 from ncbench.datasets.readers.base import Reader
 from ncbench.datasets.recipe import Recipe
 from ncbench.datasets.schema import VERSION, store_schema
-from ncbench.datasets.shards import ShardRecord, leftovers, reusable, shard_name, write_shard
+from ncbench.datasets.shards import ShardRecord, reusable, shard_name, write_shard
+from ncbench.datasets.store import Store
 from ncbench.engine.local import run
-from ncbench.errors import NcbenchError, SourceError
+from ncbench.errors import SourceError
+from ncbench.files import leftovers, writing
 
 Group = tuple[str, tuple[int, ...]]
 """Frames of one sequence: (name, frame indices)."""
@@ -32,24 +36,23 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard's work for a worker process."""
+    """One shard's work for a worker process.
+
+    ``expect`` is the sha256 that a shard must come out with when it is built whatever is there; None keeps a finished
+    one.
+    """
 
     recipe: Recipe
     folder: Path
     index: int
     total: int
     groups: tuple[Group, ...]
-    known: ShardRecord | None
-    rebuild: bool = False
+    expect: str | None = None
 
     @property
     def path(self) -> Path:
         """Where the shard goes."""
         return self.folder / shard_name(self.index, self.total)
-
-    def again(self) -> ShardTask:
-        """The same shard built in any case, to come out as it is ``known``."""
-        return replace(self, rebuild=True)
 
 
 def plan_shards(sequences: Mapping[str, Sequence[int]], shard_rows: int) -> list[list[Group]]:
@@ -90,7 +93,8 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     plan: Plan | None = None,
     max_skipped: float = 0.01,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Store], None] | None = None,
+    expected_frames: int | None = None,
 ) -> Manifest:
     """Build a store, or finish one that was interrupted; where nothing changed, nothing is written.
 
@@ -102,52 +106,65 @@ def prepare(
         plan: The frames of each shard; None cuts all sequences every ``recipe.shard_rows`` rows. A plan must keep the
             frames of a sequence together and ascending.
         max_skipped: Largest share of the planned frames that the reader may leave out (see ``Skipped``).
-        check: Called with the finished store's folder, for example ``check_axes``; where it raises, the shards stay but
-            the store does not open.
+        check: Called with the finished store before it opens for others, for example ``check_axes``; where it raises,
+            the shards stay but the store does not open.
+        expected_frames: How many frames the source must list, unusable ones included; None takes any number.
 
     Returns:
         The manifest of the complete store; ``skipped`` names the frames that were left out.
 
     Raises:
-        SourceError: A source file is unusable, a reader breaks its contract, or too many frames are unusable; finished
+        SourceError: A source file is unusable, a reader breaks its contract, the source lists another number of frames
+            than expected, or too many frames are unusable; finished shards stay for the next run.
+        StoreError: The disk is full or the folder cannot be written, or another process works on this store; finished
             shards stay for the next run.
-        StoreError: The disk is full; finished shards stay for the next run.
     """
-    out.mkdir(parents=True, exist_ok=True)
     tasks = shard_tasks(recipe, out, plan)
-    if not tasks:
+    _check_planned(recipe, tasks, expected_frames)
+    with claimed(out):
+        _clean(out, {task.path.name for task in tasks})
+        records: dict[int, ShardRecord] = {}
+        for task, record in run(build_shard, tasks, jobs):
+            records[task.index] = record
+            _check_skipped(recipe, out, tasks, records, max_skipped)
+            if progress is not None:
+                progress(len(records), len(tasks))
+        return seal(
+            out,
+            [records[index] for index in range(len(tasks))],
+            name=recipe.name,
+            card_text=recipe.card_text,
+            card_digest=recipe.card_digest,
+            recipe_digest=recipe.digest,
+            check=None if check is None else lambda manifest: check(Store(out, manifest)),
+        )
+
+
+def _check_planned(recipe: Recipe, tasks: Sequence[ShardTask], expected: int | None) -> None:
+    """Refuse a source that lists no frames, or not as many as it should."""
+    groups = [group for task in tasks for group in task.groups]
+    found = sum(len(frames) for _, frames in groups)
+    if found == 0:
         raise SourceError.at(
             recipe.root, f"the reader {recipe.reader} finds no frames", "Check the folder and fetch again."
         )
-    names = {task.path.name for task in tasks}
-    for path in leftovers(out):
-        path.unlink(missing_ok=True)
+    if expected not in (None, found):
+        names = len({name for name, _ in groups})
+        raise SourceError.at(
+            recipe.root,
+            f"expected {expected} frames, the files hold {found} in {names} sequences",
+            "Complete the files, or pass --partial.",
+        )
+
+
+def _clean(out: Path, names: AbstractSet[str]) -> None:
+    """Remove what killed runs and other plans left: temporary files, and shards that are not of this plan."""
     strays = [path for path in out.glob("data-*-of-*.arrow") if path.name not in names]
     if strays:
         unseal(out)
-        for path in strays:
-            path.unlink()
-    records: dict[int, ShardRecord] = {}
-    for task, record in run(build_shard, tasks, jobs):
-        records[task.index] = record
-        _check_skipped(recipe, out, tasks, records, max_skipped)
-        if progress is not None:
-            progress(len(records), len(tasks))
-    manifest = seal(
-        out,
-        [records[index] for index in range(len(tasks))],
-        name=recipe.name,
-        card_text=recipe.card_text,
-        card_digest=recipe.card_digest,
-        recipe_digest=recipe.digest,
-    )
-    if check is not None:
-        try:
-            check(out)
-        except NcbenchError:
-            unseal(out)
-            raise
-    return manifest
+    for path in leftovers(out) + strays:
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 def _check_skipped(
@@ -169,26 +186,22 @@ def _check_skipped(
 def shard_tasks(recipe: Recipe, out: Path, plan: Plan | None) -> list[ShardTask]:
     """List the work of a whole store, one task a shard; arguments as in ``prepare``."""
     groups = plan if plan is not None else plan_shards(recipe.open_reader().sequences(), recipe.shard_rows)
-    known = known_shards(out, recipe.digest)
     total = len(groups)
-    return [
-        ShardTask(recipe, out, index, total, tuple(shard), known.get(shard_name(index, total)))
-        for index, shard in enumerate(groups)
-    ]
+    return [ShardTask(recipe, out, index, total, tuple(shard)) for index, shard in enumerate(groups)]
 
 
 def build_shard(task: ShardTask) -> ShardRecord:
     """Keep a finished shard or build it; runs in a worker.
 
     Args:
-        task: With ``rebuild`` the shard is built in any case and must come out as ``known``.
+        task: What to build.
 
     Returns:
         The shard's record.
 
     Raises:
         SourceError: A source file is unusable or the reader breaks its contract.
-        StoreError: The disk is full, or a rebuilt shard differs from the manifest.
+        StoreError: The disk is full, or the shard differs from what the task expects.
     """
     reader = task.recipe.open_reader()
     # the frame after a group decides whether the flow of its last one leads anywhere
@@ -205,11 +218,9 @@ def build_shard(task: ShardTask) -> ShardRecord:
         "rows": sum(len(frames) for _, frames in task.groups),
     }
     schema = store_schema(reader.extra_features())
-    if task.rebuild:
-        expect = task.known.sha256 if task.known else None
-        return write_shard(task.path, _rows(task, reader), schema, metadata, expect)
-    known = task.known if task.known and task.known.source == metadata["source"] else None
-    record = reusable(task.path, metadata, known.sha256 if known else None)
+    if task.expect is not None:
+        return write_shard(task.path, _rows(task, reader), schema, metadata, task.expect)
+    record = reusable(task.path, metadata)
     if record is None:
         unseal(task.folder)
         record = write_shard(task.path, _rows(task, reader), schema, metadata)

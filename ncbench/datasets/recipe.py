@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ncbench import catalog
 from ncbench.cards import DatasetCard, digest, read_yaml, to_yaml
-from ncbench.datasets.manifest import CARD
+from ncbench.datasets.manifest import CARD, Manifest
 from ncbench.datasets.readers.base import Reader, make_reader
 from ncbench.datasets.schema import VERSION
 from ncbench.errors import CardError
+from ncbench.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,31 @@ def stored_card(store: Path) -> DatasetCard:
     """
     path = store / CARD
     return DatasetCard.parse(read_yaml(path), where=str(path))
+
+
+def recipe_to_repair(store: Path, raw: Path, card: str | None = None) -> Recipe:
+    """Make the recipe that a damaged store was made by.
+
+    Args:
+        store: The store's folder.
+        raw: Folder of the source files.
+        card: Name of a data set card, or a path to a YAML file; None takes the store's own where it is undamaged, else
+            the catalogue's card of the name that the manifest states.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        StoreError: The manifest is damaged.
+        CardError: The store's card is damaged and the catalogue has none of that name.
+    """
+    manifest = Manifest.load(store)
+    own = store / CARD
+    if card is None and own.is_file() and file_sha256(own) == manifest.files.get(CARD):
+        return recipe_for(stored_card(store), raw)
+    try:
+        return recipe_for(catalog.load(DatasetCard, card or manifest.name), raw)
+    except CardError as error:
+        raise (
+            error if card else CardError(f"{own}: is damaged. Name the card that it was made by. ({error})")
+        ) from error

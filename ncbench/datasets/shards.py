@@ -3,17 +3,16 @@
 A shard is an Arrow IPC stream with one row a batch: HF's ``Image`` storage is ``binary`` with 32-bit offsets, which a
 larger batch would overflow at 2 GB; writing holds one frame in memory; and a row is one contiguous piece of the file.
 Its bytes depend on the source files, the recipe and the shard's index, never on the time, the machine or the worker.
+
+Behind the stream's end mark, where Arrow readers stop, the sha256 of all bytes before proves the shard: one that is
+found without a manifest is kept only if not a bit of it has changed.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,9 +22,10 @@ import pyarrow as pa
 from ncbench.datasets.frame import Frame, Skipped
 from ncbench.datasets.schema import checked, to_batch
 from ncbench.errors import SourceError, StoreError
+from ncbench.files import canonical, disk_error, mib, replacing_file
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-TEMPORARY_SUFFIX = ".ncbench-tmp"
+_PROOF = b"NCB-SHA2"  # then the 32 bytes of the sha256
+_CHUNK = 1 << 20
 _SKIPPED = b"ncbench.skipped"  # metadata of an empty last batch: known only once all frames were read
 
 
@@ -91,20 +91,22 @@ def write_shard(
         StoreError: The disk is full, or the file differs from ``expect``.
     """
     schema = schema.with_metadata({**(schema.metadata or {}), b"ncbench": canonical(metadata)})
-    sink = _Hashing()
+    planned = int(metadata["rows"])
     skipped: list[Skipped] = []
-    try:
-        with _replacing(path) as stream:
-            sink.stream = stream
-            with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-                for batch in _batches(frames, schema, skipped):
-                    writer.write_batch(batch)
-                    sink.rows += 1
-                if skipped:
-                    _write_skipped(writer, schema, skipped)
-            _check_written(sink, path, int(metadata["rows"]) - len(skipped), expect)
-    except OSError as error:
-        raise _disk_error(error, path, sink.written, sink.rows, int(metadata["rows"])) from error
+    with replacing_file(path) as temporary:
+        sink = _Hashing()
+        try:
+            with temporary.open("wb") as sink.stream:
+                with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+                    for batch in _batches(frames, schema, skipped):
+                        writer.write_batch(batch)
+                        sink.rows += 1
+                    if skipped:
+                        _write_skipped(writer, schema, skipped)
+                sink.write(_PROOF + sink.sha256.digest())
+        except OSError as error:
+            raise disk_error(error, path, _needed(sink, planned)) from error
+        _check_written(sink, path, planned - len(skipped), expect)
     return ShardRecord(path.name, sink.rows, sink.written, sink.digest, str(metadata["source"]), tuple(skipped))
 
 
@@ -150,18 +152,20 @@ def _check_written(sink: _Hashing, path: Path, rows: int, expect: str | None) ->
         )
 
 
-def reusable(path: Path, metadata: Mapping[str, Any], expect: str | None = None) -> ShardRecord | None:
-    """Recognise a finished shard of the same recipe and source.
+def reusable(path: Path, metadata: Mapping[str, Any]) -> ShardRecord | None:
+    """Recognise a finished shard of the same recipe and source, whole to the last bit.
 
     Args:
         path: The shard.
         metadata: What ``write_shard`` would be given.
-        expect: The sha256 that the manifest states, where there is one.
 
     Returns:
         Its record, or None where it must be built.
     """
     try:
+        digest = _proved_sha256(path)
+        if digest is None:
+            return None
         table = open_shard(path)
         skipped = _read_skipped(path)
     except (OSError, StoreError, pa.ArrowException, ValueError, KeyError, TypeError):
@@ -169,10 +173,25 @@ def reusable(path: Path, metadata: Mapping[str, Any], expect: str | None = None)
     planned = table.num_rows + len(skipped)
     if table.schema.metadata.get(b"ncbench") != canonical(metadata) or planned != metadata["rows"]:
         return None
-    digest = file_sha256(path)
-    if expect not in (None, digest):
-        return None
     return ShardRecord(path.name, table.num_rows, path.stat().st_size, digest, str(metadata["source"]), skipped)
+
+
+def _proved_sha256(path: Path) -> str | None:
+    """Hash a shard; None where it does not end with the hash of what comes before."""
+    found = hashlib.sha256()
+    left = path.stat().st_size - len(_PROOF) - found.digest_size
+    with path.open("rb") as stream:
+        while left > 0:
+            chunk = stream.read(min(left, _CHUNK))
+            if not chunk:
+                return None
+            found.update(chunk)
+            left -= len(chunk)
+        end = stream.read()
+    if end != _PROOF + found.digest():
+        return None
+    found.update(end)
+    return found.hexdigest()
 
 
 def open_shard(path: Path) -> pa.Table:
@@ -201,10 +220,8 @@ def read_clips(paths: Iterable[Path]) -> tuple[tuple[SequenceRecord, ...], pa.Sc
     schema: pa.Schema | None = None
     last = ""
     for path in paths:
-        table = open_shard(path)
-        schema = schema or table.schema
-        keys = table.select(["sequence", "frame", "height", "width"]).to_pydict()
-        for name, frame, *size in zip(*keys.values(), strict=True):
+        schema = schema or open_shard(path).schema
+        for name, frame, *size in shard_keys(path):
             if name in frames and (name != last or frame <= frames[name][-1]):
                 raise SourceError(
                     f"{path.name}: sequence '{name}' frame {frame} comes again or out of order. A sequence's frames "
@@ -218,53 +235,14 @@ def read_clips(paths: Iterable[Path]) -> tuple[tuple[SequenceRecord, ...], pa.Sc
     return tuple(SequenceRecord(name, tuple(found), *sizes[name]) for name, found in frames.items()), schema
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there complete or not at all.
+def shard_keys(path: Path) -> list[tuple[str, int, int, int]]:
+    """List sequence, frame, height and width of a shard's rows.
 
     Raises:
-        StoreError: The disk is full.
+        StoreError: The shard cannot be read.
     """
-    try:
-        with _replacing(path) as stream:
-            stream.write(content)
-    except OSError as error:
-        raise _disk_error(error, path, 0, 0, 0) from error
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """List the temporary files that a killed run left in a store's folder."""
-    return sorted(folder.glob(f".*{TEMPORARY_SUFFIX}"))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour that takes the file's name on success and vanishes on any error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make created, renamed and removed names of a folder survive a power cut."""
-    with suppress(PermissionError):  # Windows cannot open a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    keys = open_shard(path).select(["sequence", "frame", "height", "width"]).to_pydict()
+    return list(zip(*keys.values(), strict=True))
 
 
 class _Hashing:
@@ -276,16 +254,16 @@ class _Hashing:
         self.stream: BinaryIO | None = None
         self.rows = 0
         self.written = 0
-        self._hash = hashlib.sha256()
+        self.sha256 = hashlib.sha256()
 
     @property
     def digest(self) -> str:
-        return self._hash.hexdigest()
+        return self.sha256.hexdigest()
 
     def write(self, data: bytes) -> int:
         if self.stream is None:
             raise ValueError("the file is not open")
-        self._hash.update(data)
+        self.sha256.update(data)
         self.stream.write(data)
         self.written += len(data)
         return len(data)
@@ -294,7 +272,7 @@ class _Hashing:
         return self.written
 
     def flush(self) -> None:
-        """Nothing to do: ``_replacing`` flushes and syncs once, at the end."""
+        """Nothing to do: ``write_shard`` flushes and syncs once, at the end."""
 
     def close(self) -> None:
         self.closed = True
@@ -307,22 +285,6 @@ def _size_changed(name: str, frame: int, first: tuple[int, int], found: tuple[in
     )
 
 
-def _disk_error(error: OSError, path: Path, written: int, done: int, rows: int) -> StoreError:
-    if error.errno not in _FULL_DISK:
-        return StoreError(f"{path}: cannot be written ({error}). Check the folder and its permissions.")
-    needed = f"about {_mib(written * rows / done)} needed, " if done else ""
-    free = shutil.disk_usage(path.parent).free
-    return StoreError(
-        f"{path}: the disk is full or a size limit was reached ({os.strerror(error.errno)}): {needed}{_mib(written)} "
-        f"written, {_mib(free)} free now. Free space or choose another folder and run the same command again: finished "
-        "shards are kept."
-    )
-
-
-def _mib(size: float) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
-
-
-def canonical(values: Mapping[str, Any]) -> bytes:
-    """Write JSON that is the same for the same values, whatever their order."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+def _needed(sink: _Hashing, rows: int) -> str:
+    needed = f"about {mib(sink.written * rows / sink.rows)} needed, " if sink.rows else ""
+    return f"{needed}{mib(sink.written)} written, "

@@ -33,14 +33,16 @@ class Store:
 
     Args:
         path: The store's folder.
+        manifest: What it holds, where that is not written yet: ``prepare`` looks at a store before it opens for others.
 
     Raises:
         StoreError: The folder is no store, an unfinished or damaged one, or one that a newer ncbench wrote.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         self.path = path
-        self.manifest = Manifest.load(path)
+        self.manifest = manifest or Manifest.load(path)
+        self._unwritten = manifest
         for shard in self.manifest.shards:
             size = (path / shard.file).stat().st_size if (path / shard.file).is_file() else None
             if size != shard.bytes:
@@ -56,8 +58,8 @@ class Store:
     def __len__(self) -> int:
         return self.manifest.rows
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return Store, (self.path,)
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Manifest | None]]:
+        return Store, (self.path, self._unwritten)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}: {len(self.manifest.sequences)} sequences, {len(self)} frames)"

@@ -7,6 +7,8 @@ it again after a crash loses nothing.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +45,8 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
     work = list(items)
     # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(jobs, len(work))), mp_context=context) as pool:
+    workers = max(1, min(jobs, len(work)))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         futures = {pool.submit(fn, item): item for item in work}
         try:
             for future in as_completed(futures):
@@ -55,3 +58,15 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as its parent dies, even by ``kill -9``; it would go on writing, then wait for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -14,11 +14,10 @@ import pandas as pd
 from ncbench import catalog
 from ncbench.cards import ModelCard, ProtocolCard
 from ncbench.datasets.frame import Frame
-from ncbench.datasets.shards import file_sha256
 from ncbench.datasets.store import Store, open_store
 from ncbench.errors import NcbenchError, ScoreError
 from ncbench.evaluators.angular import AngularState, angular_error, check_invariants, metric_name
-from ncbench.files import replacing_file, write_json
+from ncbench.files import file_sha256, replacing_file, write_json
 from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
 from ncbench.protocol import protocol_digest, protocol_sequences
 from ncbench.provenance import code_revision, machine, package_versions

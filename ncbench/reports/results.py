@@ -10,10 +10,10 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from ncbench.datasets.shards import file_sha256
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import check_invariants
 from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA
+from ncbench.files import file_sha256
 
 
 class ResultModel(BaseModel):

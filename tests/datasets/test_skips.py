@@ -1,6 +1,7 @@
 """Frames that a reader leaves out: counted, listed, limited, and kept through resume, verify and repair."""
 
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -188,8 +189,13 @@ def test_a_store_without_any_frame_is_refused_at_any_threshold(source, tmp_path)
 
 
 def test_a_check_that_fails_leaves_no_store_that_opens(source, tmp_path):
-    def refuse(folder):
-        assert len(open_store(folder)) == 20
+    def refuse(store):
+        assert len(store) == 20
+        assert store.read("a", 3).flow is not None
+        assert (store.path / "card.yaml").read_text() == "name: skips\n"
+        with pytest.raises(StoreError, match="unfinished store"):
+            open_store(store.path)
+        assert not (store.path / "state.json").exists(), "nor may anybody else open it"
         raise SourceError("wrong axes")
 
     with pytest.raises(SourceError, match="wrong axes"):
@@ -198,7 +204,8 @@ def test_a_check_that_fails_leaves_no_store_that_opens(source, tmp_path):
         open_store(tmp_path / "store")
     seen = []
     prepare(recipe_for(source), tmp_path / "store", check=seen.append)
-    assert seen == [tmp_path / "store"]
+    assert [store.path for store in seen] == [tmp_path / "store"]
+    assert len(pickle.loads(pickle.dumps(seen[0]))) == 20  # noqa: S301 - our own bytes
 
 
 def test_a_damaged_note_is_not_taken_for_a_finished_shard(tmp_path):

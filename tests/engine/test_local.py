@@ -2,7 +2,12 @@
 
 import math
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from ncbench.engine.local import run
@@ -21,6 +26,29 @@ def test_one_job_stays_in_this_process_and_in_order():
 def test_an_error_reaches_the_caller(jobs):
     with pytest.raises(ValueError, match="math domain error|expected a nonnegative|nonnegative"):
         list(run(math.sqrt, [4.0, -1.0], jobs))
+
+
+def slow_touch(folder):
+    (folder / f"{os.getpid()}").touch()
+    time.sleep(60)
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import test_local; from ncbench.engine.local import run\n"
+        "list(run(test_local.slow_touch, [pathlib.Path(sys.argv[2])] * 2, jobs=2))"
+    )
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
+    with subprocess.Popen([*command, here, str(tmp_path)]) as parent:
+        deadline = time.monotonic() + 30
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        parent.kill()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=10)
+    assert not alive
 
 
 def test_jobs_below_one_are_refused():
