@@ -1,0 +1,134 @@
+"""Verbs that list, show and write cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ncbench.cli.options import STORES, DatasetName, ModelName, ProtocolName, Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ncbench.cards import Card
+
+datasets_app = typer.Typer(no_args_is_help=True, help="List and show data sets.")
+models_app = typer.Typer(no_args_is_help=True, help="List and show models.")
+protocols_app = typer.Typer(no_args_is_help=True, help="List, show and lock evaluation protocols.")
+
+
+@datasets_app.command("list", epilog="Example: ncbench datasets list")
+def datasets_list(stores: Stores = STORES) -> None:
+    """List every data set, its role and whether it is prepared here."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+    from ncbench.datasets.store import is_store
+
+    cards, problems = catalog.load_all(DatasetCard)
+    rows = [
+        (
+            *(name, card.role, f"{card.frames:,}" if card.frames else "-", card.licence.name),
+            *(card.source.kind, "yes" if is_store(stores / name) else "-"),
+        )
+        for name, card in cards.items()
+    ]
+    _print_list(("name", "role", "frames", "licence", "source", "prepared"), rows, problems)
+
+
+@datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
+def datasets_show(name: DatasetName) -> None:
+    """Print a data set's card, with everything that it extends filled in."""
+    from ncbench import catalog
+    from ncbench.cards import DatasetCard
+
+    _print_card(catalog.load(DatasetCard, name))
+
+
+@models_app.command("list", epilog="Example: ncbench models list")
+def models_list() -> None:
+    """List every model, its kind and the axes that it answers in."""
+    from ncbench import catalog
+    from ncbench.cards import ModelCard
+
+    cards, problems = catalog.load_all(ModelCard)
+    rows = [
+        (name, card.title, card.kind, card.axes, card.weights.licence.name if card.weights else "no weights")
+        for name, card in cards.items()
+    ]
+    _print_list(("name", "title", "kind", "axes", "weights"), rows, problems)
+
+
+@models_app.command("show", epilog="Example: ncbench models show depth_oracle")
+def models_show(name: ModelName) -> None:
+    """Print a model's card."""
+    from ncbench import catalog
+    from ncbench.cards import ModelCard
+
+    _print_card(catalog.load(ModelCard, name))
+
+
+@protocols_app.command("list", epilog="Example: ncbench protocols list")
+def protocols_list() -> None:
+    """List every protocol and its data set."""
+    from ncbench import catalog
+    from ncbench.cards import ProtocolCard
+
+    cards, problems = catalog.load_all(ProtocolCard)
+    rows = [(name, card.title, card.dataset, card.pooling, card.resolution) for name, card in cards.items()]
+    _print_list(("name", "title", "data set", "pooling", "resolution"), rows, problems)
+
+
+@protocols_app.command("show", epilog="Example: ncbench protocols show motorcycle")
+def protocols_show(name: ProtocolName) -> None:
+    """Print a protocol's card, defaults included, and which models were trained on its data set."""
+    from ncbench import catalog
+    from ncbench.cards import ModelCard, ProtocolCard
+
+    card = catalog.load(ProtocolCard, name)
+    _print_card(card)
+    seen = [model.name for model in catalog.load_all(ModelCard)[0].values() if card.dataset in model.training_sets]
+    if seen:
+        typer.echo(f"# trained on {card.dataset}: {', '.join(seen)}")
+
+
+@protocols_app.command("lock", epilog="Example: ncbench protocols lock rooms --to data/protocols/rooms.json")
+def protocols_lock(
+    name: ProtocolName,
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    stores: Stores = STORES,
+) -> None:
+    """Write down what a protocol means here: its hash, its data's digest and the frames that it covers."""
+    from ncbench.protocol import lock_protocol
+
+    lock_protocol(name, stores, to)
+
+
+def cards(to: Annotated[Path, typer.Option(help="The folder to write; replaced.")]) -> None:
+    """Write every card with all defaults filled in."""
+    from ncbench.catalog import write_catalog
+
+    typer.echo(f"{write_catalog(to)} cards written to {to}")
+
+
+def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problems: list[str]) -> None:
+    shown = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        # prose gives way to a narrow terminal; the rest, names above all, is never cut
+        shown.add_column(column, no_wrap=column not in {"title", "licence"})
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    Console().print(shown)
+    for problem in problems:
+        typer.secho(f"not a card, left out: {problem}", err=True, fg="yellow")
+
+
+def _print_card(card: Card) -> None:
+    from ncbench.cards import to_yaml
+
+    typer.echo(to_yaml(card), nl=False)
