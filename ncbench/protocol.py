@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ncbench import catalog
 from ncbench.cards import ProtocolCard, digest
+from ncbench.datasets.recipe import recipe_for, stored_card
 from ncbench.datasets.store import Store, open_store
 from ncbench.errors import ScoreError
 from ncbench.files import write_json
@@ -17,6 +18,30 @@ LOCK_SCHEMA = 1
 def protocol_digest(protocol: ProtocolCard) -> str:
     """Hash everything in a protocol that changes a number; hex sha256."""
     return digest(protocol.scoring())
+
+
+def open_target(stores: Path, protocol: ProtocolCard) -> Store:
+    """Open the store of a protocol's data set.
+
+    Args:
+        stores: Folder of prepared data sets.
+        protocol: The protocol.
+
+    Returns:
+        The store.
+
+    Raises:
+        StoreError: It is missing or broken.
+        ScoreError: It was not made as its own card says (resized, say), so that its numbers would be others.
+    """
+    path = stores / protocol.dataset
+    store = open_store(path)
+    if store.manifest.recipe != recipe_for(stored_card(path), path).digest:
+        raise ScoreError(
+            f"{path}: was prepared with options beyond its card, such as --resize. Protocols are scored on the data as "
+            f"the card has them: run 'ncbench prepare {protocol.dataset}' into this folder."
+        )
+    return store
 
 
 def protocol_sequences(protocol: ProtocolCard, store: Store) -> dict[str, list[int]]:
@@ -57,7 +82,7 @@ def lock_protocol(name: str, stores: Path, to: Path) -> None:
         NcbenchError: The card or the store is missing or broken.
     """
     protocol = catalog.load(ProtocolCard, name)
-    store = open_store(stores / protocol.dataset)
+    store = open_target(stores, protocol)
     write_json(
         to,
         {

@@ -99,6 +99,19 @@ def test_fetch_that_fails_leaves_nothing(run, tiny):
     assert not list((tiny / "data" / "raw").glob(".*"))
 
 
+def test_a_resized_store_is_made_and_never_scored(run, tiny):
+    (tiny / "data" / "stores").unlink()
+    run("fetch tiny")
+    assert "data/stores/tiny-12x16" in run("prepare tiny --resize 12x16")
+    store = open_store("data/stores/tiny-12x16")
+    assert store.read("one", 0).size == (12, 16)
+    assert "expected HEIGHTxWIDTH" in run("prepare tiny --resize 12", code=2)
+    run("prepare tiny --max-size 16 --to data/stores/tiny")
+    assert "options beyond its card" in run("predict frontal tiny", code=6)
+    run("prepare tiny")
+    run("predict frontal tiny")
+
+
 def test_a_set_that_must_be_obtained_by_hand_is_accepted_when_it_is_there(run, tiny):
     run("fetch sintel-mini --to film")  # the same layout as the real download
     assert "already in film" in run("fetch sintel --to film")

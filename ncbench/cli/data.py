@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ncbench.cli.options import RAW, STORES, DatasetName, Jobs
+from ncbench.errors import CardError
 
 app = typer.Typer()
 
@@ -52,6 +54,12 @@ def prepare(
     partial: Annotated[
         bool, typer.Option("--partial", help="Take the files that are there, however many the card expects.")
     ] = False,
+    resize: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Height x width of every frame; not for test sets.")
+    ] = None,
+    max_size: Annotated[
+        int | None, typer.Option(min=1, help="Longest side; larger frames shrink in proportion; not for test sets.")
+    ] = None,
 ) -> None:
     """Normalize source files into a store that [b]datasets.load_from_disk[/] opens; resumes where it stopped.
 
@@ -65,8 +73,14 @@ def prepare(
     from ncbench.progress import progress_bar
 
     card = catalog.load(DatasetCard, name)
-    store = to or STORES / card.name
     recipe = recipe_for(card, raw or RAW / card.name)
+    suffix = ""
+    if resize is not None or max_size is not None:
+        from ncbench.datasets.readers.resized import resized_recipe
+
+        recipe = resized_recipe(recipe, None if resize is None else _size(resize), max_size)
+        suffix = "-" + "-".join(str(part) for part in (resize, max_size) if part is not None)
+    store = to or STORES / f"{card.name}{suffix}"
     with progress_bar(f"prepare {card.name}") as report:
         manifest = run(
             recipe,
@@ -153,3 +167,10 @@ def repair(
     mended = run(store, recipe_to_repair(store, raw, card), jobs=jobs)
     names = ", ".join(dict.fromkeys(problem.file for problem in mended))
     typer.echo(f"{store}: {f'mended {names}' if mended else 'nothing to repair'}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise CardError(f"--resize: expected HEIGHTxWIDTH such as 480x640, found '{text}'")
+    return int(found[1]), int(found[2])

@@ -19,7 +19,7 @@ from ncbench.errors import NcbenchError, ScoreError
 from ncbench.evaluators.angular import AngularState, angular_error, check_invariants, metric_name
 from ncbench.files import file_sha256, replacing_file, write_json
 from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
-from ncbench.protocol import protocol_digest, protocol_sequences
+from ncbench.protocol import open_target, protocol_digest, protocol_sequences
 from ncbench.provenance import code_revision, machine, package_versions
 
 RESULT_SCHEMA = 1
@@ -106,7 +106,7 @@ def evaluate(
     """
     started = time.perf_counter()
     model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
-    target = open_store(stores / protocol_card.dataset)
+    target = open_target(stores, protocol_card)
     folder = prediction_folder(predictions, model_card.name, protocol_card.name)
     preds = open_store(folder)
     run = read_run(folder)

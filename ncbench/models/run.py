@@ -24,7 +24,7 @@ from ncbench.errors import ModelError, StoreError
 from ncbench.files import write_json
 from ncbench.models.base import Clip, Truth
 from ncbench.models.registry import LoadedModel, load_adapter
-from ncbench.protocol import protocol_sequences
+from ncbench.protocol import open_target, protocol_sequences
 from ncbench.provenance import code_revision, machine, package_versions, peak_memory_bytes
 from ncbench.settings import Settings
 
@@ -130,7 +130,7 @@ def predict(
         NcbenchError: A card or store is missing or broken, or the model failed; finished sequences stay.
     """
     model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
-    target = open_store(stores / protocol_card.dataset)
+    target = open_target(stores, protocol_card)
     folder = prediction_folder(predictions, model_card.name, protocol_card.name)
     if overwrite:
         for path in folder.glob("data-*-of-*.arrow"):

@@ -35,7 +35,8 @@ def slow_touch(folder):
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     code = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import test_local; from ncbench.engine.local import run\n"
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
+        "import test_local; from ncbench.engine.local import run\n"
         "list(run(test_local.slow_touch, [pathlib.Path(sys.argv[2])] * 2, jobs=2))"
     )
     here = str(Path(__file__).parent)
