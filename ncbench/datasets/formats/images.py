@@ -20,6 +20,7 @@ from ncbench.datasets.formats.arrays import DAMAGED, decode_png, read_bytes, rea
 from ncbench.datasets.formats.exr import read_exr
 from ncbench.datasets.formats.sintel import read_dpt
 from ncbench.errors import SourceError
+from ncbench.jit import jit
 from ncbench.settings import Settings
 
 # what Pillow's decoders raise for damaged input
@@ -221,9 +222,25 @@ def unit_normals(normal: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.f
     Returns:
         (H, W, 3) float32 of unit length where valid, zero elsewhere.
     """
-    wide = np.where(valid[..., None], normal, 0).astype(np.float64)
-    length = np.sqrt((wide**2).sum(axis=-1, keepdims=True))
-    return (wide / np.where(length > 0, length, 1)).astype(np.float32)
+    unit = np.zeros(normal.shape, dtype=np.float32)
+    _scale_vectors(normal, valid, unit)
+    return unit
+
+
+@jit()
+def _scale_vectors(vectors: NDArray[Any], valid: NDArray[np.bool_], unit: NDArray[np.float32]) -> None:
+    """One pass in float64: numpy needs six, and they were half of the time of readers that only decode."""
+    for row in range(valid.shape[0]):
+        for column in range(valid.shape[1]):
+            if valid[row, column]:
+                x = np.float64(vectors[row, column, 0])
+                y = np.float64(vectors[row, column, 1])
+                z = np.float64(vectors[row, column, 2])
+                length = np.sqrt(x * x + y * y + z * z)
+                if length > 0:
+                    unit[row, column, 0] = x / length
+                    unit[row, column, 1] = y / length
+                    unit[row, column, 2] = z / length
 
 
 def check_lengths(normal: NDArray[Any], valid: NDArray[np.bool_], path: Path) -> None:
@@ -239,7 +256,8 @@ def check_lengths(normal: NDArray[Any], valid: NDArray[np.bool_], path: Path) ->
     """
     if not valid.any():
         return
-    off = float(np.median(np.abs(np.linalg.norm(normal[valid].astype(np.float64), axis=-1) - 1)))
+    x, y, z = np.moveaxis(normal.astype(np.float64), -1, 0)  # much faster than a sum over an axis of three
+    off = float(np.median(np.abs(np.sqrt(x * x + y * y + z * z)[valid] - 1)))
     if off > _LENGTH_SLACK:
         problem = f"expected unit normals, found lengths that are off 1 by {off:.3g} (median)"
         raise SourceError.at(path, problem, "Check how the file encodes its normals")

@@ -229,7 +229,7 @@ class FolderReader:
         if flow.ndim != 3 or flow.shape[2] != 2:
             raise SourceError.at(path, f"expected flow (H, W, 2), found shape {flow.shape}", "Store (u, v) per pixel")
         require_shape(path, flow.shape, shape, "its picture")
-        flow[~np.isfinite(flow).all(axis=2)] = np.nan
+        flow[~(np.isfinite(flow[..., 0]) & np.isfinite(flow[..., 1]))] = np.nan
         return flow
 
     def _sequence_poses(self, sequence: str) -> Matrix | None:

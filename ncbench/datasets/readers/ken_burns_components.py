@@ -160,20 +160,17 @@ def check_order(
     stored = rgb.reshape(-1, 3)[places].astype(np.float64)
     stored /= np.linalg.norm(stored, axis=-1, keepdims=True)
     wanted = expected.reshape(-1, 3)[places].astype(np.float64)
-    errors = {
-        (order, signs): _median_angle(stored[:, order] * np.array(signs), wanted)
-        for order in _ORDERS
-        for signs in _SIGNS
-    }
-    configured = errors[tuple(_CHANNELS.index(name) for name in components.channels), components.signs]
-    (order, signs), best = min(errors.items(), key=lambda item: item[1])
+    order, signs = _best_order(stored, wanted)
+    best = _median_angle(stored[:, order] * np.array(signs), wanted)
+    chosen = [_CHANNELS.index(name) for name in components.channels]
+    configured = _median_angle(stored[:, chosen] * np.array(components.signs), wanted)
     if configured > best + _MARGIN and best < _FITS:
         fitting = [_CHANNELS[index] for index in order]
         problem = (
             f"expected normals that agree with the depth when x, y, z are channels {list(components.channels)} times "
             f"{list(components.signs)}, found a median angle of {configured:.1f} degrees"
         )
-        remedy = f"{fitting} times {list(signs)} fits ({best:.1f} degrees): set channels and signs to these"
+        remedy = f"{fitting} times {signs} fits ({best:.1f} degrees): set channels and signs to these"
         raise SourceError.at(origin, problem, remedy)
 
 
@@ -218,6 +215,22 @@ def finite_rows(values: NDArray[np.floating], shortest: float, longest: float) -
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.sqrt(np.einsum("...i,...i", values, values, dtype=np.float64))
     return np.asarray(np.isfinite(length) & (length >= shortest) & (length <= longest), dtype=np.bool_)
+
+
+def _best_order(stored: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+    """Find the signed order of channels with the smallest median angle, which is that of the greatest median cosine.
+
+    Turning all three signs negates every cosine, so that half of the 48 medians tell the other half.
+    """
+    best, found = -np.inf, (_ORDERS[0], _SIGNS[0])
+    for order in _ORDERS:
+        x, y, z = (stored[:, order] * wanted).T
+        for signs in _SIGNS[: len(_SIGNS) // 2]:
+            median = float(np.median(x + signs[1] * y + signs[2] * z))
+            if abs(median) > best:
+                turn = 1 if median > 0 else -1
+                best, found = abs(median), (order, (turn, turn * signs[1], turn * signs[2]))
+    return list(found[0]), list(found[1])
 
 
 def _median_angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
