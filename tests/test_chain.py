@@ -99,6 +99,13 @@ def test_fetch_that_fails_leaves_nothing(run, tiny):
     assert not list((tiny / "data" / "raw").glob(".*"))
 
 
+def test_an_audit_finds_training_pictures_in_a_test_set(run, tiny):
+    output = run("audit data/stores/tiny --against data/stores/tiny --to found")
+    assert "pictures look like pictures of data/stores/tiny" in output
+    assert (tiny / "found" / "sheet.png").is_file()
+    assert "facing" in output
+
+
 def test_a_resized_store_is_made_and_never_scored(run, tiny):
     (tiny / "data" / "stores").unlink()
     run("fetch tiny")

@@ -100,6 +100,9 @@ def audit(
     store: Annotated[Path, typer.Argument(help="A prepared store.")],
     to: Annotated[Path | None, typer.Option(help="Folder for the tables and a contact sheet.")] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Look at so many frames, evenly spread.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A training store: list its pictures that look like this store's.")
+    ] = None,
     jobs: Jobs = 1,
 ) -> None:
     """Verify a store, then check its normals: unit length, facing, agreement with depth, coverage, duplicates."""
@@ -116,6 +119,14 @@ def audit(
         found.save(to)
         contact_sheet(store, found, to / "sheet.png")
         typer.echo(f"{to}: tables and sheet.png")
+    if against is not None:
+        from ncbench.datasets.duplicates import find_duplicates
+
+        with progress_bar(f"compare with {against.name}") as bar:
+            alike = find_duplicates(store, against, jobs=jobs, progress=bar)
+        typer.echo(f"{len(alike)} pictures look like pictures of {against}")
+        if len(alike):
+            typer.echo(alike.to_string(index=False))
     if not found.ok:
         raise SourceError(f"{store}: the audit found errors (above). See docs/audit.md for what each means.")
 

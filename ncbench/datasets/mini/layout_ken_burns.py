@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from ncbench.datasets.mini.ken_burns_files import hold_still, move_camera, pack_zip, write_exr, write_png
 from ncbench.datasets.mini.layouts import SequenceSettings
 from ncbench.datasets.mini.render import RenderedFrame, render_frame
 from ncbench.datasets.mini.rooms import make_scene
 from ncbench.datasets.mini.scene import Scene
+from ncbench.datasets.mini.source_files import hold_still, move_camera, pack_zip, write_exr, write_png
 from ncbench.settings import Settings
 
 SKY_DEPTH = 1e6  # centimetres; Unreal's far plane, where a file holds no surface

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ncbench.datasets.mini.ken_burns_files import hold_still, pack_tar, write_exr, write_png
 from ncbench.datasets.mini.render import RenderedFrame, render_frame
 from ncbench.datasets.mini.rooms import make_scene
 from ncbench.datasets.mini.scene import Path3, Scene
+from ncbench.datasets.mini.source_files import hold_still, pack_tar, write_exr, write_png
 from ncbench.settings import Settings
 
 HALF_BEYOND = 65504.0  # the greatest half: what float16 depth holds where nothing is near

@@ -17,11 +17,11 @@ from PIL import Image
 from pydantic import Field
 
 from ncbench.datasets.mini import palette
-from ncbench.datasets.mini.ken_burns_files import pack_tar, write_exr, write_png
 from ncbench.datasets.mini.lighting import Light
 from ncbench.datasets.mini.primitives import Box, Cone, Cylinder, Sphere
 from ncbench.datasets.mini.render import render_frame
 from ncbench.datasets.mini.scene import Body, Camera, Path3, Scene
+from ncbench.datasets.mini.source_files import pack_tar, write_exr, write_png
 from ncbench.settings import Settings
 
 _FOCAL = 1422.222 / 1024  # in picture widths, as published

@@ -20,16 +20,16 @@ from pydantic import Field
 
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import read_bytes, read_png
-from ncbench.datasets.formats.ken_burns_members import Members, hash_members
+from ncbench.datasets.formats.packed import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
-from ncbench.datasets.readers.ken_burns_components import (
+from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
+from ncbench.datasets.readers.normal_components import (
     Components,
     check_order,
     exr_channels,
     facing_normals,
     finite_rows,
 )
-from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
 from ncbench.errors import SourceError
 from ncbench.geometry.axes import axes_matrix
 from ncbench.geometry.cameras import invert_pose, pinhole_rays

@@ -22,9 +22,10 @@ from pydantic import Field
 
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.images import image_size, read_image_bytes
-from ncbench.datasets.formats.ken_burns_members import Members, hash_members
+from ncbench.datasets.formats.packed import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
-from ncbench.datasets.readers.ken_burns_components import (
+from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
+from ncbench.datasets.readers.normal_components import (
     Components,
     check_order,
     exr_channels,
@@ -33,7 +34,6 @@ from ncbench.datasets.readers.ken_burns_components import (
     finite_rows,
     metric_depth,
 )
-from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
 from ncbench.errors import SourceError
 from ncbench.geometry.axes import convert_axes
 from ncbench.geometry.cameras import field_of_view_intrinsics, pinhole_rays

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from ncbench.cards import digest
 from ncbench.datasets.formats.images import image_size, read_image_bytes
-from ncbench.datasets.formats.ken_burns_members import Members, hash_members
 from ncbench.datasets.formats.matrixcity_cameras import POSE, TRANSFORMS, Cameras, read_cameras
+from ncbench.datasets.formats.packed import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
-from ncbench.datasets.readers.ken_burns_components import (
+from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
+from ncbench.datasets.readers.matrixcity_clips import order_clips
+from ncbench.datasets.readers.matrixcity_settings import MatrixCitySettings, View
+from ncbench.datasets.readers.normal_components import (
     check_order,
     exr_channels,
     exr_depth,
@@ -29,9 +32,6 @@ from ncbench.datasets.readers.ken_burns_components import (
     finite_rows,
     metric_depth,
 )
-from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
-from ncbench.datasets.readers.matrixcity_clips import order_clips
-from ncbench.datasets.readers.matrixcity_settings import MatrixCitySettings, View
 from ncbench.errors import SourceError
 from ncbench.geometry.axes import axes_matrix
 from ncbench.geometry.cameras import field_of_view_intrinsics, pinhole_rays

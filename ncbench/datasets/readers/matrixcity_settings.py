@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from ncbench.cards import AxesName
-from ncbench.datasets.readers.ken_burns_components import Components
 from ncbench.datasets.readers.matrixcity_clips import ClipRule
+from ncbench.datasets.readers.normal_components import Components
 from ncbench.settings import Settings
 
 View = Literal["street", "aerial"]

@@ -10,13 +10,13 @@ from PIL import Image
 
 from ncbench import catalog
 from ncbench.cards import DatasetCard
-from ncbench.datasets.mini.ken_burns_files import pack_tar, write_exr
 from ncbench.datasets.mini.layout_objaverse import (
     GObjaverseLayoutSettings,
     gobjaverse_scene,
     write_gobjaverse_layout,
 )
 from ncbench.datasets.mini.render import render_frame
+from ncbench.datasets.mini.source_files import pack_tar, write_exr
 from ncbench.datasets.readers.gobjaverse import GObjaverseReader
 from ncbench.errors import CardError, SourceError
 

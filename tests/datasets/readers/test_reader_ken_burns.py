@@ -10,7 +10,6 @@ from PIL import Image
 
 from ncbench import catalog
 from ncbench.cards import DatasetCard
-from ncbench.datasets.mini.ken_burns_files import pack_zip, write_exr
 from ncbench.datasets.mini.layout_ken_burns import (
     KenBurnsLayoutSettings,
     ken_burns_scene,
@@ -18,6 +17,7 @@ from ncbench.datasets.mini.layout_ken_burns import (
     write_ken_burns_layout,
 )
 from ncbench.datasets.mini.render import render_frame
+from ncbench.datasets.mini.source_files import pack_zip, write_exr
 from ncbench.datasets.readers.ken_burns import VIEWS, KenBurnsReader
 from ncbench.errors import CardError, SourceError
 

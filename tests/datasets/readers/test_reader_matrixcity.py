@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from ncbench import catalog
 from ncbench.cards import DatasetCard
 from ncbench.datasets.formats.exr import read_exr
-from ncbench.datasets.mini.ken_burns_files import write_exr
 from ncbench.datasets.mini.layout_matrixcity import (
     MatrixCityLayoutSettings,
     matrixcity_scene,
     write_matrixcity_layout,
 )
 from ncbench.datasets.mini.render import render_frame
+from ncbench.datasets.mini.source_files import write_exr
 from ncbench.datasets.readers.matrixcity import MatrixCityReader
 from ncbench.datasets.readers.matrixcity_clips import ClipRule, order_clips
 from ncbench.errors import CardError, SourceError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncbench.datasets.formats.ken_burns_members import Members, hash_members
+from ncbench.datasets.formats.packed import Members, hash_members
 from ncbench.errors import SourceError
 
 FILES = {"outer/inner/0001.png": b"one", "outer/inner/0002.png": b"two" * 1000, "outer/notes.txt": b"hello"}

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ncbench.datasets.readers.ken_burns_components import (
+from ncbench.datasets.readers.normal_components import (
     Components,
     check_order,
     facing_normals,
