@@ -78,7 +78,7 @@ def test_once_is_enough_and_a_change_reruns_only_what_depends_on_it(checkout):
 
     # prose of a data set: its store is sealed anew, but the data and so all predictions stay
     edit(checkout / "datasets" / "rooms.yaml", summary="Other words.")
-    assert repro(checkout) == ["cards", "fetch@rooms", "prepare@rooms", "lock@rooms"]
+    assert repro(checkout) == ["cards", "fetch@rooms", "prepare@rooms", "audit@rooms", "lock@rooms"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ncbench.datasets.formats.images import read_normal_file
+from ncbench.datasets.formats.normal_maps import read_normal_file
 from ncbench.datasets.readers.base import hash_files
 from ncbench.errors import ModelError
 from ncbench.models.base import Clip, NormalModel, Normals

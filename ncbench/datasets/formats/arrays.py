@@ -1,7 +1,7 @@
 """Raw arrays out of PNG, NPY and NPZ files: strict about damage, silent about meaning.
 
 Every reader checks what a header claims before it allocates, and raises only :class:`~ncbench.errors.SourceError`.
-Meaning (depth, normals, masks) is given by :mod:`ncbench.datasets.formats.images`.
+Meaning (depth, normals, masks) is given by the modules `images` and `normal_maps` beside it.
 """
 
 from __future__ import annotations
@@ -224,3 +224,8 @@ def _npy_header(stream: IO[bytes], path: Path, what: str) -> tuple[tuple[int, ..
         return _NPY_HEADERS[version](stream)
     except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise SourceError.at(path, f"expected {what}, but its header is not valid ({error})", DAMAGED) from error
+
+
+def read_array(path: Path, key: str | None) -> NDArray[Any]:
+    """Read an NPZ's array of a name (None takes the only one), or an NPY."""
+    return read_npz(path, key) if path.suffix.lower() == ".npz" else read_npy(path)

@@ -90,3 +90,10 @@ def _in_display_window(path: Path, key: str, part: Any, channel: Any) -> NDArray
     if x0 < x1 and y0 < y1:
         placed[y0:y1, x0:x1] = values[y0 - y : y1 - y, x0 - x : x1 - x]
     return placed
+
+
+def names_of_layer(name: str) -> set[str]:
+    """Every way a user may call a channel or layer: whole, its part alone, or without its part."""
+    whole = name.rstrip("/.")
+    part, _, rest = whole.rpartition("/")
+    return {whole, part, rest} - {""}

@@ -14,16 +14,8 @@ import numpy as np
 
 from ncbench.datasets.formats.arrays import read_npy
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers, read_intrinsics, read_poses
-from ncbench.datasets.formats.images import (
-    check_lengths,
-    image_file_size,
-    image_size,
-    read_depth_file,
-    read_image_bytes,
-    read_mask,
-    read_normal_file,
-    unit_normals,
-)
+from ncbench.datasets.formats.images import image_file_size, image_size, read_depth_file, read_image_bytes, read_mask
+from ncbench.datasets.formats.normal_maps import check_lengths, read_normal_file, unit_normals
 from ncbench.datasets.formats.sintel import read_flo
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files

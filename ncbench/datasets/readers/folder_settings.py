@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
-from ncbench.datasets.formats.images import InvalidRule
+from ncbench.datasets.formats.normal_maps import InvalidRule
 from ncbench.datasets.readers.depth_normals import PlaneFit
 from ncbench.geometry.axes import AXES
 from ncbench.settings import Settings, suggest

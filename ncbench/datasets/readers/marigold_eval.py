@@ -15,7 +15,8 @@ from pydantic import Field
 
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import read_bytes
-from ncbench.datasets.formats.images import InvalidRule, image_size, read_image_bytes, read_normal_file, unit_normals
+from ncbench.datasets.formats.images import image_size, read_image_bytes
+from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import require_folder, require_known, require_shape

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from ncbench.datasets.formats.exr import read_exr
-from ncbench.datasets.formats.images import unit_normals
+from ncbench.datasets.formats.normal_maps import unit_normals
 from ncbench.datasets.frame import BoolMap, FloatMap
 from ncbench.errors import SourceError
 from ncbench.settings import Settings

@@ -20,8 +20,8 @@ from pydantic import Field
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import DAMAGED
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
-from ncbench.datasets.formats.images import unit_normals
 from ncbench.datasets.formats.matlab import Mat73, numbers, read_mat5
+from ncbench.datasets.formats.normal_maps import unit_normals
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame
 from ncbench.datasets.readers.depth_normals import rays_of
 from ncbench.datasets.readers.layout import require_folder, require_known

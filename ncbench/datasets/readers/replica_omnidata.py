@@ -18,13 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import DAMAGED, read_bytes, read_png
-from ncbench.datasets.formats.images import (
-    image_size,
-    read_image_bytes,
-    read_mask,
-    read_normal_file,
-    unit_normals,
-)
+from ncbench.datasets.formats.images import image_size, read_image_bytes, read_mask
+from ncbench.datasets.formats.normal_maps import read_normal_file, unit_normals
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape

@@ -16,15 +16,8 @@ from pydantic import Field
 
 from ncbench.cards import AxesName
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
-from ncbench.datasets.formats.images import (
-    InvalidRule,
-    image_size,
-    read_depth_file,
-    read_image_bytes,
-    read_mask,
-    read_normal_file,
-    unit_normals,
-)
+from ncbench.datasets.formats.images import image_size, read_depth_file, read_image_bytes, read_mask
+from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.depth_normals import rays_of

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from ncbench.datasets.formats.hdf5 import decode_hdf5
-from ncbench.datasets.formats.images import read_depth_file, read_normal_file
+from ncbench.datasets.formats.images import read_depth_file
 from ncbench.datasets.formats.matlab import read_mat5
+from ncbench.datasets.formats.normal_maps import read_normal_file
 from ncbench.errors import NcbenchError
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,16 +9,8 @@ import OpenEXR
 import pytest
 from PIL import Image
 
-from ncbench.datasets.formats.images import (
-    InvalidRule,
-    image_file_size,
-    image_size,
-    read_depth_file,
-    read_image_bytes,
-    read_mask,
-    read_normal_file,
-    unit_normals,
-)
+from ncbench.datasets.formats.images import image_file_size, image_size, read_depth_file, read_image_bytes, read_mask
+from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
 from ncbench.errors import SourceError
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "real" / "exr"
