@@ -6,7 +6,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from ncbench import catalog
+from ncbench.cards import DatasetCard
 from ncbench.cli import app
+from ncbench.sources import select
 
 VERBS = ["fetch", "prepare", "verify", "repair", "audit", "export"]
 VERBS += ["predict", "evaluate", "report", "cards", "doctor"]
@@ -24,6 +27,13 @@ def test_every_verb_has_help_with_an_example(run, verb):
     result = run(*verb, "--help")
     assert result.exit_code == 0
     assert "Example: ncbench" in result.output
+
+
+def test_the_example_of_a_partial_fetch_names_scenes_that_exist():
+    source = catalog.load(DatasetCard, "bonn").source
+    assert source.kind == "download"
+    names = [item.name for item in select(source.downloads, ["crowd2", "balloon*"], "bonn")]
+    assert names == ["rgbd_bonn_balloon2.zip", "rgbd_bonn_crowd2.zip"]
 
 
 def test_lists_show_what_is_shipped(run):

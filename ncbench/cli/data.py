@@ -14,7 +14,7 @@ from ncbench.errors import CardError
 app = typer.Typer()
 
 
-@app.command(epilog="Example: ncbench fetch matrixcity-small --scenes block_3 --dry-run")
+@app.command(epilog="Example: ncbench fetch bonn --scenes crowd2 --scenes 'balloon*'")
 def fetch(
     name: DatasetName,
     to: Annotated[Path | None, typer.Option(help="Raw folder; default data/raw/NAME.")] = None,
