@@ -1,4 +1,4 @@
-"""MATLAB files: version 5 through SciPy, version 7.3 (which is HDF5) through h5py, without loading more than asked.
+"""MATLAB files: version 5 through SciPy once checked, version 7.3 (which is HDF5) through h5py; no more than asked.
 
 MATLAB stores columns first, so HDF5 shows every array with its dimensions reversed: a MATLAB (H, W, 3, N) array is
 (N, 3, W, H) there. Functions here answer in MATLAB's own order.
@@ -6,6 +6,7 @@ MATLAB stores columns first, so HDF5 shows every array with its dimensions rever
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.datasets.formats.arrays import DAMAGED
+from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
+from ncbench.datasets.formats.matlab_v5 import check_mat5
 from ncbench.errors import SourceError
 
 # what SciPy's reader raises for damaged input
@@ -55,15 +57,16 @@ def read_mat5(path: Path, names: Sequence[str]) -> dict[str, Any]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    content = read_bytes(path, "a MATLAB file")
     try:
-        values = loadmat(str(path), variable_names=list(names), verify_compressed_data_integrity=True)
+        checked = check_mat5(content, names)
+        values = loadmat(io.BytesIO(checked.content), variable_names=list(names))
     except (*_NOT_MAT5, MatReadError) as error:
         problem = f"expected a MATLAB file of version 5, but it does not read ({type(error).__name__}: {error})"
         raise SourceError.at(path, problem, DAMAGED) from error
     missing = [name for name in names if name not in values]
     if missing:
-        found = sorted(name for name in values if not name.startswith("__"))
-        raise SourceError.at(path, f"expected variables {missing}, found {found}", DAMAGED)
+        raise SourceError.at(path, f"expected variables {missing}, found {sorted(checked.names)}", DAMAGED)
     return {name: values[name] for name in names}
 
 
