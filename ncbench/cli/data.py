@@ -23,22 +23,21 @@ def fetch(
     ] = None,
     local: Annotated[Path | None, typer.Option(help="Your folder of archives, or of the unpacked data set.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and free disk; write nothing.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="Files downloaded at once.")] = 2,
 ) -> None:
     """Bring a data set's source files here, or say how to get them; resumes a cut download."""
-    from functools import partial
-
     from ncbench import catalog
     from ncbench.cards import DatasetCard
     from ncbench.datasets.fetch import fetch as run
-    from ncbench.progress import progress_bar
+    from ncbench.progress import progress_bars
 
     card = catalog.load(DatasetCard, name)
     folder = to or RAW / card.name
     if dry_run:
         typer.echo(str(run(card, folder, scenes=scenes or None, local=local, dry_run=True)))
         return
-    bars = partial(progress_bar, of_bytes=True)
-    done = run(card, folder, scenes=scenes or None, local=local, progress=bars)
+    with progress_bars(of_bytes=True) as bars:
+        done = run(card, folder, scenes=scenes or None, local=local, progress=bars, jobs=jobs)
     typer.echo(f"{card.name}: {'fetched into' if done else 'already in'} {folder}")
 
 

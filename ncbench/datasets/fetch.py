@@ -30,6 +30,7 @@ def fetch(
     dry_run: Literal[False] = False,
     progress: Progress | None = None,
     retry: Retry | None = None,
+    jobs: int = 1,
 ) -> bool: ...
 @overload
 def fetch(
@@ -41,6 +42,7 @@ def fetch(
     dry_run: Literal[True],
     progress: Progress | None = None,
     retry: Retry | None = None,
+    jobs: int = 1,
 ) -> FetchPlan: ...
 def fetch(
     card: DatasetCard,
@@ -51,6 +53,7 @@ def fetch(
     dry_run: bool = False,
     progress: Progress | None = None,
     retry: Retry | None = None,
+    jobs: int = 1,
 ) -> bool | FetchPlan:
     """Make sure that a raw folder holds a data set's source files.
 
@@ -67,8 +70,9 @@ def fetch(
             as it is is linked to, not copied.
         dry_run: Write nothing, return the plan.
         progress: Opens a progress report for one file, given its name; reports are called with (bytes done, bytes in
-            all or 0 where unknown).
+            all or 0 where unknown). Several may be open at once, each in a thread, if ``jobs`` allows.
         retry: Patience with failing servers.
+        jobs: How many files are downloaded at once.
 
     Returns:
         True where files were written, False where they were there already; the plan in a dry run.
@@ -95,7 +99,9 @@ def fetch(
             return False
     elif _is_foreign(card, to):
         return False
-    written = fetch_files(card, files, to, known=source.downloads, local=local, progress=progress, retry=retry)
+    written = fetch_files(
+        card, files, to, known=source.downloads, local=local, progress=progress, retry=retry, jobs=jobs
+    )
     _check_layout(card, source, files, to)
     return written
 

@@ -6,7 +6,7 @@ import filecmp
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from ncbench.cards import DatasetCard
 from ncbench.datasets.archives import Unpacked, unpack
 from ncbench.datasets.download import Received, Retry, WrongBytesError, check_file, download
+from ncbench.datasets.fetch_parallel import Stop, bring_each
 from ncbench.datasets.remote import redact
 from ncbench.errors import SourceError, StoreError
 from ncbench.files import write_json
@@ -102,6 +103,7 @@ def fetch_files(
     local: Path | None = None,
     progress: Progress | None = None,
     retry: Retry | None = None,
+    jobs: int = 1,
 ) -> bool:
     """Store or unpack files into a raw folder, skipping what its receipt names.
 
@@ -111,8 +113,9 @@ def fetch_files(
         to: The raw folder; made.
         known: All files of the card, so that a receipt of another version is recognised.
         local: Folder whose copies are used in place of the network.
-        progress: Opens a progress report for one file, by its name.
+        progress: Opens a progress report for one file, by its name; called in threads for several jobs.
         retry: Patience with failing servers.
+        jobs: How many files are downloaded at once. They are unpacked one after the other.
 
     Returns:
         Whether anything was written.
@@ -127,17 +130,31 @@ def fetch_files(
         return False
     with _alone(to):
         receipt.write()
-        for unit in _units(todo):
-            got = [_get(item, to, local, progress, retry) for item in unit]
-            receipt.record(unit, [received for _, received in got], _unpack(unit, [path for path, _ in got], to))
-            _drop_archives(unit, to)
+
+        def bring(item: Download, stop: Stop | None) -> tuple[Path, Received]:
+            return _get(item, to, local, progress, retry or Retry(), stop)
+
+        units = {unit[0].unit: unit for unit in _units(todo)}
+        got: dict[str, tuple[Path, Received]] = {}
+        with closing(bring_each([item for unit in units.values() for item in unit], bring, jobs)) as arriving:
+            for item, brought in arriving:
+                got[item.key] = brought
+                unit = units[item.unit]
+                if all(part.key in got for part in unit):
+                    _finish(unit, [got[part.key] for part in unit], to, receipt)
         _drop_archives([item for item in known if receipt.holds(item)], to)
         _tidy(to)
     return bool(todo)
 
 
+def _finish(unit: Sequence[Download], got: Sequence[tuple[Path, Received]], to: Path, receipt: Receipt) -> None:
+    """Unpack the files of one unit, all of which are here, and write that down."""
+    receipt.record(unit, [received for _, received in got], _unpack(unit, [path for path, _ in got], to))
+    _drop_archives(unit, to)
+
+
 def _get(
-    item: Download, to: Path, local: Path | None, progress: Progress | None, retry: Retry | None
+    item: Download, to: Path, local: Path | None, progress: Progress | None, retry: Retry, stop: Stop | None
 ) -> tuple[Path, Received]:
     """Bring one file, by copy or download, to where it is stored or unpacked from."""
     copy = find_local(item, local)
@@ -149,7 +166,8 @@ def _get(
     source = item if copy is None else item.model_copy(update={"url": copy.resolve().as_uri()})
     opened = progress(item.key) if progress else nullcontext(None)
     with opened as report:
-        return place, download(source, place, to / PARTIAL / item.key, report, retry)
+        seen, patience = (report, retry) if stop is None else (stop.reporting(report), stop.waiting(retry))
+        return place, download(source, place, to / PARTIAL / item.key, seen, patience)
 
 
 def _unpack(unit: Sequence[Download], parts: Sequence[Path], to: Path) -> Unpacked | None:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from ncbench import catalog
 from ncbench.cards import DatasetCard
-from ncbench.datasets.download import Retry
+from ncbench.datasets.download import Retry, download
 from ncbench.datasets.fetch import fetch as run
 from ncbench.errors import CardError, SourceError, StoreError
 from ncbench.sources import DownloadSource, ManualSource, select
@@ -109,9 +109,10 @@ def without_receipt(folder: Path) -> dict[str, str]:
     return {name: value for name, value in tree(folder).items() if name != "fetch.json"}
 
 
-def test_everything_arrives_once(card, fetch, server, tmp_path, tiny_data):
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_everything_arrives_once(card, fetch, server, tmp_path, tiny_data, jobs):
     to = tmp_path / "raw"
-    assert fetch(card, to) is True
+    assert fetch(card, to, jobs=jobs) is True
     assert without_receipt(to) == expected(tiny_data)
     asked = {path: len(calls) for path, calls in server.asked.items()}
     assert set(asked.values()) == {1}
@@ -122,14 +123,15 @@ def test_everything_arrives_once(card, fetch, server, tmp_path, tiny_data):
     assert (to / "fetch.json").read_text() == receipt
 
 
-def test_progress_is_one_report_a_file(card, fetch, tmp_path, official):
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_progress_is_one_report_a_file(card, fetch, tmp_path, official, jobs):
     seen = {}
 
     @contextmanager
     def bar(title):
         yield lambda done, total: seen.__setitem__(title, (done, total))
 
-    fetch(card, tmp_path / "raw", progress=bar)
+    fetch(card, tmp_path / "raw", progress=bar, jobs=jobs)
     assert seen == {name: (len(content), len(content)) for name, content in official.items()}
 
 
@@ -144,6 +146,118 @@ def test_scenes_can_be_fetched_one_after_the_other(card, fetch, tmp_path, tiny_d
     assert fetch(card, to) is False
     with pytest.raises(CardError, match="Did you mean 'one'"):
         fetch(card, to, scenes=["onee"])
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_so_many_files_at_once(card, fetch, server, tmp_path, tiny_data, monkeypatch, jobs):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def counted(*arguments):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            return download(*arguments)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr("ncbench.datasets.fetch_files.download", counted)
+    for page in server.pages.values():
+        page.rate = 0.004
+    fetch(card, tmp_path / "raw", jobs=jobs)
+    assert most == jobs
+    assert without_receipt(tmp_path / "raw") == expected(tiny_data)
+
+
+def test_parallel_downloads_resume_each_at_its_own_place(card, fetch, server, tmp_path, tiny_data):
+    drops = {path: 500 + 40 * place for place, path in enumerate(sorted(server.pages)) if not path.endswith(".txt")}
+    for path, drop in drops.items():
+        server.pages[path].drops = [drop]
+    to = tmp_path / "raw"
+    assert run(card, to, jobs=4, retry=Retry(attempts=3, wait=0.01)) is True
+    assert without_receipt(to) == expected(tiny_data)
+    for path, drop in drops.items():
+        (_, first), (_, second) = server.asked[path]
+        assert (first.get("Range"), second["Range"]) == (None, f"bytes={drop}-")
+        assert second["If-Range"] == server.pages[path].etag
+
+
+def test_one_refusal_ends_the_others_and_they_resume(card, server, tmp_path, tiny_data):
+    to, refused = tmp_path / "raw", server.pages["/set/two.tar.gz.partb"]
+    refused.statuses, refused.stuck = [403], True
+    for path, page in server.pages.items():
+        page.rate = 0 if path.endswith(".txt") else 0.01
+
+    def refuse_late(_page):  # not before the others have begun
+        begun = [to / ".partial" / name for name in ("one.zip", "two.tar.gz.parta")]
+        while not all(path.is_file() and path.stat().st_size for path in begun):
+            threading.Event().wait(0.005)
+
+    refused.on_request = [refuse_late]
+    with pytest.raises(SourceError, match=r"two.tar.gz.partb: the server answers 403"):
+        run(card, to, jobs=3)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+    begun = {path.name: path.stat().st_size for path in (to / ".partial").iterdir() if path.name[0] != "."}
+    assert 0 < begun["one.zip"] < len(server.pages["/set/one.zip"].content)
+    refused.statuses, refused.on_request = [], []
+    assert run(card, to, jobs=3) is True
+    assert without_receipt(to) == expected(tiny_data)
+    assert server.asked["/set/one.zip"][-1][1]["Range"] == f"bytes={begun['one.zip']}-"
+
+
+def test_a_failure_to_unpack_ends_the_downloads(card, server, tmp_path, tiny_data, monkeypatch):
+    to = tmp_path / "raw"
+    server.pages["/set/two.tar.gz.parta"].rate = 0.05
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ncbench.datasets.archives._copy", full)
+        with pytest.raises(StoreError, match="one.zip cannot be unpacked here"):
+            run(card, to, jobs=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+    server.pages["/set/two.tar.gz.parta"].rate = 0
+    assert run(card, to, jobs=2) is True
+    assert without_receipt(to) == expected(tiny_data)
+    assert len(server.asked["/set/one.zip"]) == 1
+
+
+INTERRUPTED = """
+import pickle, sys
+from pathlib import Path
+from ncbench.datasets.fetch import fetch
+try:
+    fetch(pickle.load(open(sys.argv[1], "rb")), Path(sys.argv[2]), jobs=4)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupt_leaves_every_file_resumable(card, server, tmp_path, tiny_data):
+    to, archives = tmp_path / "raw", [path for path in server.pages if not path.endswith(".txt")]
+    for path in archives:
+        server.pages[path].rate = 0.1
+    # a server that is down lets its download wait for the next attempt: this wait ends early too
+    down = server.pages[archives[-1]]
+    down.statuses, down.stuck = [503], True
+    (tmp_path / "card.pickle").write_bytes(pickle.dumps(card))
+    arguments = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "card.pickle"), str(to)]
+    with subprocess.Popen(arguments, stdout=-1, stderr=-1, text=True) as child:
+        while not all((to / ".partial" / path.removeprefix("/set/")).is_file() for path in archives[:-1]):
+            assert child.poll() is None
+            threading.Event().wait(0.01)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert (out, err) == ("interrupted\n", "")
+    down.statuses = []
+    for path in archives:
+        server.pages[path].rate = 0
+    assert run(card, to, jobs=4) is True
+    assert without_receipt(to) == expected(tiny_data)
 
 
 def test_a_failed_file_keeps_the_finished_ones(card, fetch, server, tmp_path, tiny_data):
@@ -387,7 +501,7 @@ CHILDREN = """
 import os, pickle, sys, time
 from pathlib import Path
 import ncbench.datasets.archives as archives
-from ncbench.datasets.download import Retry
+from ncbench.datasets.download import Retry, download
 from ncbench.datasets.fetch import fetch
 import requests, fsspec, filelock
 copy, rename = archives._copy, Path.rename
@@ -405,7 +519,7 @@ for line in sys.stdin:
     if child == 0:
         code = 1
         try:
-            fetch(card, Path(line.strip()), retry=Retry(wait=0.01))
+            fetch(card, Path(line.strip()), retry=Retry(wait=0.01), jobs=int(sys.argv[2]))
             code = 0
         finally:
             os._exit(code)
@@ -415,7 +529,8 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill -9")
-def test_killed_twenty_times_the_result_is_the_same(card, fetch, server, tmp_path):
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_killed_twenty_times_the_result_is_the_same(card, fetch, server, tmp_path, jobs):
     undisturbed = tmp_path / "undisturbed"
     fetch(card, undisturbed)
     for page in server.pages.values():
@@ -424,7 +539,7 @@ def test_killed_twenty_times_the_result_is_the_same(card, fetch, server, tmp_pat
     chance = random.Random(20)
     kills, finished, folder, stages = 0, 0, tmp_path / "killed0", set()
     with subprocess.Popen(
-        [sys.executable, "-c", CHILDREN, str(tmp_path / "card.pickle")], stdin=-1, stdout=-1, text=True
+        [sys.executable, "-c", CHILDREN, str(tmp_path / "card.pickle"), str(jobs)], stdin=-1, stdout=-1, text=True
     ) as parent:
         assert parent.stdout.readline() == "ready\n"
         while kills < 20 or finished == 0:
