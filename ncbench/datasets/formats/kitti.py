@@ -1,8 +1,9 @@
-"""KITTI's files: calibration text, and flow as 16-bit PNG."""
+"""KITTI's files: calibration text, measurements of position and heading, and flow as 16-bit PNG."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,28 @@ from ncbench.datasets.formats.arrays import DAMAGED, read_bytes, read_png
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
 from ncbench.datasets.frame import FloatMap, Matrix
 from ncbench.errors import SourceError
+
+_FEW_DIGITS = 1e-3  # rotations are written with six or seven digits
+
+
+class Oxts(NamedTuple):
+    """One measurement of the GPS and inertial unit.
+
+    Attributes:
+        latitude: Degrees.
+        longitude: Degrees.
+        altitude: Metres.
+        roll: Radians, positive where the left side is up.
+        pitch: Radians, positive where the front is down.
+        yaw: Radians, 0 to the east, counter-clockwise.
+    """
+
+    latitude: float
+    longitude: float
+    altitude: float
+    roll: float
+    pitch: float
+    yaw: float
 
 
 def read_rectified_camera(path: Path, camera: int) -> tuple[Matrix, tuple[int, int]]:
@@ -25,17 +48,66 @@ def read_rectified_camera(path: Path, camera: int) -> tuple[Matrix, tuple[int, i
     Raises:
         SourceError: Unreadable, or the lines are missing or not such numbers.
     """
-    text = read_bytes(path, "a KITTI calibration").decode("utf-8", "replace")
-    lines = {key.strip(): rest.split() for key, _, rest in (line.partition(":") for line in text.splitlines())}
-    projection, size = (
-        _numbers(path, lines, f"P_rect_{camera:02d}", 12),
-        _numbers(path, lines, f"S_rect_{camera:02d}", 2),
-    )
-    try:
-        matrix = intrinsics_from_numbers(projection.reshape(3, 4)[:, :3])
-    except ValueError as error:
-        raise SourceError.at(path, f"P_rect_{camera:02d}: {error}", DAMAGED) from error
-    return matrix, (round(size[1]), round(size[0]))
+    lines = _lines(path)
+    matrix, _ = _projection(path, lines, camera)
+    width, height = _numbers(path, lines, f"S_rect_{camera:02d}", 2)
+    return matrix, (round(height), round(width))
+
+
+def read_camera_from_camera0(path: Path, camera: int) -> Matrix:
+    """Read where a rectified camera stands, out of ``calib_cam_to_cam.txt``.
+
+    The projection is ``P_rect_0c R_rect_00`` of a point in the frame of camera 0 before rectification; its last column
+    is the intrinsics times the shift between the two cameras.
+
+    Args:
+        path: Lines ``key: numbers``.
+        camera: 0 to 3.
+
+    Returns:
+        (4, 4) float64: from camera 0 before rectification to the rectified camera, in metres.
+
+    Raises:
+        SourceError: Unreadable, or the lines are missing or not such numbers.
+    """
+    lines = _lines(path)
+    matrix, last = _projection(path, lines, camera)
+    return _rigid(_rotation(path, lines, "R_rect_00"), np.linalg.inv(matrix) @ last)
+
+
+def read_rigid_motion(path: Path) -> Matrix:
+    """Read ``calib_velo_to_cam.txt`` or ``calib_imu_to_velo.txt``.
+
+    Args:
+        path: Lines ``R: 9 numbers`` and ``T: 3 numbers``, in metres.
+
+    Returns:
+        (4, 4) float64, with the rotation that is nearest to the file's few digits.
+
+    Raises:
+        SourceError: Unreadable, or no rotation and translation.
+    """
+    lines = _lines(path)
+    return _rigid(_rotation(path, lines, "R"), _numbers(path, lines, "T", 3))
+
+
+def read_oxts(path: Path) -> Oxts:
+    """Read position and heading out of ``oxts/data/NNNNNNNNNN.txt``.
+
+    Args:
+        path: Thirty numbers, of which the first six are read.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        SourceError: Unreadable, or other numbers.
+    """
+    words = read_bytes(path, "a measurement of KITTI's GPS").decode("utf-8", "replace").split()
+    values = _numbers(path, {"the line": words}, "the line", 30)[:6]
+    if not (abs(values[0]) < 90 and abs(values[1]) <= 180):
+        raise SourceError.at(path, f"expected latitude and longitude in degrees, found {values[:2].tolist()}", DAMAGED)
+    return Oxts(*values.tolist())
 
 
 def read_flow_png(path: Path) -> FloatMap:
@@ -57,6 +129,35 @@ def read_flow_png(path: Path) -> FloatMap:
     flow: FloatMap = ((stored[:, :, :2].astype(np.float64) - 32768) / 64).astype(np.float32)
     flow[stored[:, :, 2] == 0] = np.nan
     return flow
+
+
+def _lines(path: Path) -> dict[str, list[str]]:
+    text = read_bytes(path, "a KITTI calibration").decode("utf-8", "replace")
+    return {key.strip(): rest.split() for key, _, rest in (line.partition(":") for line in text.splitlines())}
+
+
+def _projection(path: Path, lines: dict[str, list[str]], camera: int) -> tuple[Matrix, Matrix]:
+    """Intrinsics (3, 3), and the last column (3,) of the projection."""
+    key = f"P_rect_{camera:02d}"
+    projection = _numbers(path, lines, key, 12).reshape(3, 4)
+    try:
+        return intrinsics_from_numbers(projection[:, :3]), projection[:, 3]
+    except ValueError as error:
+        raise SourceError.at(path, f"{key}: {error}", DAMAGED) from error
+
+
+def _rotation(path: Path, lines: dict[str, list[str]], key: str) -> Matrix:
+    stored = _numbers(path, lines, key, 9).reshape(3, 3)
+    left, stretch, right = np.linalg.svd(stored)
+    if np.abs(stretch - 1).max() > _FEW_DIGITS or np.linalg.det(stored) < 0:
+        raise SourceError.at(path, f"{key}: expected a rotation, found {stored.tolist()}", DAMAGED)
+    return np.asarray(left @ right)
+
+
+def _rigid(rotation: Matrix, translation: Matrix) -> Matrix:
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = rotation, translation
+    return motion
 
 
 def _numbers(path: Path, lines: dict[str, list[str]], key: str, count: int) -> Matrix:

@@ -1,44 +1,45 @@
-"""Files of a data set by name, whether they lie in a folder, in a local zip archive, or in one behind a web address.
+"""Files of a data set by name, whether they lie in a folder or in an archive, so that none has to be unpacked.
 
-Readers that use this seam need no unpacked copy: a zip archive lists its members with size and CRC-32, and each is
-decompressed on its own. Behind a web address only the directory and the members that are asked for are fetched (HTTP
-ranges), which for Hypersim's normals is a fraction of the 1.9 TB of archives.
+What a file is called is a :class:`Naming`: its path below a folder, or the end of its path, since large sets come as
+archives whose inner folders differ from release to release (names doubled, with and without a suffix). Archives are in
+:mod:`ncbench.datasets.formats.archived_members`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import zipfile
-import zlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
+from ncbench.datasets.formats.arrays import read_bytes
 from ncbench.errors import SourceError
 
-_ZIP_ERRORS: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OSError,
-)
-_DEFLATE_LIMIT = 1032  # no deflate stream expands further; a directory that claims more is lying
-_FETCH_AGAIN = "Fetch the archive again"
+FETCH_AGAIN = "Fetch this archive or folder again"
+
+Place = TypeVar("Place")
 
 
 class Members(Protocol):
-    """Files by their names relative to a scene's folder, with forward slashes."""
+    """Files by their names, with forward slashes."""
 
-    def where(self, name: str) -> str:
-        """Say where a file is, for messages; an archive counts as a folder."""
+    @property
+    def origin(self) -> str:
+        """The folder, the archive, or its address."""
         ...
 
-    def has(self, name: str) -> bool:
-        """Tell whether a file is there."""
+    @property
+    def names(self) -> frozenset[str]:
+        """All files."""
+        ...
+
+    def where(self, name: str) -> str:
+        """Say where a file is, or would be, for messages; an archive counts as a folder."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -57,139 +58,145 @@ class Members(Protocol):
         """
         ...
 
+    def local(self, name: str) -> AbstractContextManager[Path]:
+        """Lend a file as a path, for decoders that open paths; good within the block.
+
+        A copy in the temporary folder for archives; a ``SourceError`` raised in the block then names the member.
+
+        Raises:
+            SourceError: See ``read``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the files are called.
+
+    Attributes:
+        prefix: Folder that names begin below; files elsewhere have none. Empty for the top.
+        tail: How many path components name a file; None for all of them, so that no two files share a name.
+        keep: Names to keep, matched whole; None keeps all.
+    """
+
+    prefix: str = ""
+    tail: int | None = None
+    keep: re.Pattern[str] | None = None
+
+    def name(self, path: str) -> str | None:
+        """Name the file at a path, or None for one that has no name here."""
+        parts = PurePosixPath(path).parts
+        if self.prefix:
+            if parts[:1] != (self.prefix,):
+                return None
+            parts = parts[1:]
+        name = "/".join(parts if self.tail is None else parts[-self.tail :])
+        return name if name and (self.keep is None or self.keep.fullmatch(name)) else None
+
+    def index(self, files: Iterable[tuple[str, Place]], origin: str) -> dict[str, Place]:
+        """Name files.
+
+        Args:
+            files: (path, place) pairs.
+            origin: The folder or archive, for the message.
+
+        Returns:
+            Name -> place.
+
+        Raises:
+            SourceError: Two files have one name.
+        """
+        named: dict[str, Place] = {}
+        for path, place in files:
+            name = self.name(path)
+            if name in named:
+                problem = f"two files in it are called {name}"
+                raise SourceError.at(origin, problem, "Unpack or fetch it again into an empty folder")
+            if name is not None:
+                named[name] = place
+        return named
+
 
 class FolderMembers:
     """Unpacked files; their identity is the SHA-256 of the content.
 
     Args:
-        folder: The folder that names are relative to.
+        folder: The folder; searched with its sub-folders, but only where names do not say where a file is.
+        naming: What the files are called.
+
+    Raises:
+        SourceError: Two files have one name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, naming: Naming | None = None) -> None:
         self._folder = folder
+        self._named = None if naming is None else naming.index(_walk(folder), str(folder))
+
+    @property
+    def origin(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All files."""
+        return frozenset(path for path, _ in _walk(self._folder)) if self._named is None else frozenset(self._named)
 
     def where(self, name: str) -> str:
         """Say where a file is."""
-        return str(self._folder / name)
-
-    def has(self, name: str) -> bool:
-        """Tell whether a file is there."""
-        return (self._folder / name).is_file()
+        return str(self._path(name))
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
-        return read_bytes(self._folder / name, "a file of the data set")
+        if self._named is not None and name not in self._named:
+            raise missing(self.where(name))
+        return read_bytes(self._path(name), "a file of the data set")
 
     def identity(self, name: str) -> bytes:
         """SHA-256 of the content."""
         return hashlib.sha256(self.read(name)).digest()
 
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """Give the file's own path."""
+        if self._named is not None and name not in self._named:
+            raise missing(self.where(name))
+        yield self._path(name)
 
-class ZipMembers:
-    """Members of one zip archive, read without unpacking; their identity is size and CRC-32 from its directory.
-
-    Zip's CRC-32 is checked as a member is read, so what is read is what the identity speaks of.
-
-    Args:
-        archive: An open archive.
-        origin: The archive's file or address, for messages.
-        prefix: Folder inside the archive that names are relative to, without a slash at the end; empty for the top.
-    """
-
-    def __init__(self, archive: zipfile.ZipFile, origin: str, prefix: str) -> None:
-        self._archive, self._origin = archive, origin
-        self._prefix = f"{prefix}/" if prefix else ""
-
-    def where(self, name: str) -> str:
-        """Write the archive and the member as one path."""
-        return f"{self._origin}/{self._prefix}{name}"
-
-    def has(self, name: str) -> bool:
-        """Tell whether the directory lists a file."""
-        return self._prefix + name in self._archive.NameToInfo
-
-    def read(self, name: str) -> bytes:
-        """Decompress a whole member and check its CRC-32."""
-        info = self._info(name)
-        if info.file_size > _DEFLATE_LIMIT * (info.compress_size + 1):
-            problem = f"the archive's member claims {info.file_size} bytes out of {info.compress_size}"
-            raise SourceError.at(self.where(name), problem, _FETCH_AGAIN)
-        try:
-            with self._archive.open(info) as stream:
-                content = stream.read()
-        except _archive_errors() as error:
-            raise SourceError.at(self.where(name), f"the archive's member does not read ({error})", DAMAGED) from error
-        if len(content) != info.file_size:
-            problem = f"expected {info.file_size} bytes, found {len(content)}"
-            raise SourceError.at(self.where(name), problem, _FETCH_AGAIN)
-        return content
-
-    def identity(self, name: str) -> bytes:
-        """Size and CRC-32."""
-        info = self._info(name)
-        return struct.pack("<QI", info.file_size, info.CRC)
-
-    def _info(self, name: str) -> zipfile.ZipInfo:
-        try:
-            return self._archive.getinfo(self._prefix + name)
-        except KeyError as error:
-            raise SourceError.at(self.where(name), "the archive has no such member", _FETCH_AGAIN) from error
+    def _path(self, name: str) -> Path:
+        return (self._named or {}).get(name) or self._folder / name
 
 
-def open_zip(path: Path, prefix: str) -> ZipMembers:
-    """Open a local archive.
+def missing(where: str) -> SourceError:
+    """Build the error for a file that is not there."""
+    return SourceError.at(where, "expected a file, found none", FETCH_AGAIN)
+
+
+def hash_members(root: Path, files: Iterable[tuple[Members, str]]) -> str:
+    """Hash places (relative to ``root``) and contents of files, in the given order.
 
     Args:
-        path: The archive.
-        prefix: See :class:`ZipMembers`; dropped where the archive was packed without it.
+        root: Folder that holds them all, so that moving a data set does not change its identity.
+        files: (local folder or archive, name) pairs.
 
     Returns:
-        Its members.
+        Hex sha256.
 
     Raises:
-        SourceError: Missing, unreadable, or not a zip archive.
+        SourceError: A file is missing or unreadable.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
-        raise SourceError.at(path, f"expected a zip archive, but it does not open ({error})", _FETCH_AGAIN) from error
-    return ZipMembers(archive, str(path), _present_prefix(archive, prefix))
+    digest = hashlib.sha256()
+    for members, name in files:
+        content = members.read(name)
+        place = f"{Path(members.origin).relative_to(root).as_posix()}\0{name}\0{len(content)}\0"
+        digest.update(place.encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
-def open_remote_zip(url: str, prefix: str, directory_bytes: int = 1 << 16) -> ZipMembers:
-    """Open an archive behind a web address whose server answers range requests.
-
-    Args:
-        url: ``http://`` or ``https://``.
-        prefix: See :class:`ZipMembers`.
-        directory_bytes: How much of the archive's end is fetched at first; a longer directory costs one more request.
-
-    Returns:
-        Its members; each read fetches that member alone.
-
-    Raises:
-        SourceError: The server does not answer, or knows no ranges, or the file is no zip archive.
-    """
-    import requests
-    from remotezip import RemoteZip
-
-    try:
-        archive = RemoteZip(url, initial_buffer_size=directory_bytes, session=requests.Session(), timeout=60)
-    except _archive_errors() as error:
-        remedy = "Check the address and the connection, or download the archive and set archive: zip"
-        raise SourceError(f"{url}: expected a zip archive, but it does not open ({error}). {remedy}") from error
-    return ZipMembers(archive, url, _present_prefix(archive, prefix))
-
-
-def _present_prefix(archive: zipfile.ZipFile, prefix: str) -> str:
-    """The prefix where any member carries it: official archives hold the scene's folder, home-made ones may not."""
-    return prefix if any(PurePosixPath(name).parts[:1] == (prefix,) for name in archive.NameToInfo) else ""
-
-
-def _archive_errors() -> tuple[type[Exception], ...]:
-    """What zip archives raise, and remotezip where it is installed (without it nothing remote was opened)."""
-    try:
-        from remotezip import RemoteZipError
-    except ImportError:
-        return _ZIP_ERRORS
-    return (*_ZIP_ERRORS, RemoteZipError)
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(parent) / file
+            yield path.relative_to(folder).as_posix(), path

@@ -22,9 +22,25 @@ from ncbench.errors import SourceError
 
 _MAGIC = b"glTF"
 _JSON_CHUNK = b"JSON"
+_COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 _GREY = 0.8  # glTF's default base colour is white; a bit less keeps highlights
 
 Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Opacity:
+    """A surface is cut out where its alpha, that of a texture times ``factor``, is below ``cutoff``.
+
+    Attributes:
+        texture: (h, w) uint8, at the surface's ``uv``, or None for an alpha of 1.
+        factor: In [0, 1].
+        cutoff: Least alpha of a surface that is there.
+    """
+
+    texture: NDArray[np.uint8] | None
+    factor: float
+    cutoff: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +52,14 @@ class Surface:
         uv: (V, 2) coordinates of the part's vertices, v upwards; with a texture only.
         vertex_colour: (V, 3) in [0, 1], or None.
         factor: (3,) in [0, 1].
+        opacity: Where it is cut out; None where it is not.
     """
 
     texture: NDArray[np.uint8] | None
     uv: Doubles | None
     vertex_colour: Doubles | None
     factor: Doubles
+    opacity: Opacity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +83,19 @@ class Mesh:
     surfaces: tuple[Surface, ...]
 
 
-def read_glb(path: Path, max_faces: int) -> Mesh:
+def read_glb(path: Path, max_faces: int, blend_cutoff: float = 0.5) -> Mesh:
     """Read an object.
 
     Args:
         path: A ``.glb`` file, version 2.
         max_faces: Most triangles, all instances counted.
+        blend_cutoff: Alpha below which a material that blends (glTF's ``BLEND``) is cut out; ``MASK`` names its own.
 
     Returns:
         Its triangles; nodes' transforms applied.
 
     Raises:
-        SourceError: Unreadable, not GLB, inconsistent, too large, or without triangles.
+        SourceError: Unreadable, not GLB, compressed, inconsistent, too large, or without triangles.
     """
     content = read_bytes(path, "a binary glTF (GLB)")
     _check_glb(path, content, max_faces)
@@ -85,7 +104,7 @@ def read_glb(path: Path, max_faces: int) -> Mesh:
 
         # a stream, not a path: without a folder to resolve them in, links to other files are not followed
         scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
-        return _assemble(path, scene, max_faces)
+        return _assemble(path, scene, max_faces, blend_cutoff)
     except SourceError:
         raise
     except ImportError as error:
@@ -107,9 +126,26 @@ def _check_glb(path: Path, content: bytes, max_faces: int) -> None:
         tree = json.loads(content[20 : 20 + json_length])
         _check_counts(tree, 3 * max_faces)
         _check_nodes(tree.get("nodes", []))
+        packed = _compression(tree)
     except (ValueError, TypeError, KeyError, LookupError, AttributeError, RecursionError) as error:
         problem = f"expected a consistent glTF ({type(error).__name__}: {error})"
         raise SourceError.at(path, problem, DAMAGED) from error
+    if packed:
+        problem = f"expected plain meshes, found them compressed ({', '.join(packed)})"
+        raise SourceError.at(
+            path, problem, "Unpack them with a glTF tool such as gltf-transform, or leave this object out"
+        )
+
+
+def _compression(tree: Mapping[str, Any]) -> list[str]:
+    """Ways of compression without which there is no geometry: required, or with nothing beside the packed data."""
+    needed = set(tree.get("extensionsRequired", []))
+    accessors = tree.get("accessors", [])
+    for mesh in tree.get("meshes", []):
+        for primitive in mesh["primitives"]:
+            if "bufferView" not in accessors[primitive["attributes"]["POSITION"]]:
+                needed.update(primitive.get("extensions", {}))
+    return sorted(needed.intersection(_COMPRESSIONS))
 
 
 def _check_counts(tree: Mapping[str, Any], most: int) -> None:
@@ -138,7 +174,7 @@ def _check_nodes(nodes: list[Mapping[str, Any]]) -> None:
         rooted.update(trail)
 
 
-def _assemble(path: Path, scene: Any, max_faces: int) -> Mesh:  # noqa: ANN401 - trimesh's types are loose
+def _assemble(path: Path, scene: Any, max_faces: int, blend_cutoff: float) -> Mesh:  # noqa: ANN401 - trimesh's types are loose
     total = sum(len(geometry.faces) for _, geometry in _instances(scene))
     if not 0 < total <= max_faces:
         raise SourceError.at(path, f"expected 1 to {max_faces} triangles, found {total}", "Leave this object out")
@@ -155,7 +191,7 @@ def _assemble(path: Path, scene: Any, max_faces: int) -> Mesh:  # noqa: ANN401 -
         faces.append(np.asarray(geometry.faces, dtype=np.int64) + count)
         part.append(np.full(len(geometry.faces), len(surfaces), dtype=np.int64))
         first.append(count)
-        surfaces.append(_surface(geometry))
+        surfaces.append(_surface(geometry, blend_cutoff))
         count += len(places)
     mesh = Mesh(
         np.concatenate(vertices),
@@ -179,7 +215,7 @@ def _instances(scene: Any) -> Iterator[tuple[Doubles, Any]]:  # noqa: ANN401 - t
             yield np.asarray(matrix, dtype=np.float64), geometry
 
 
-def _surface(geometry: Any) -> Surface:  # noqa: ANN401 - trimesh's types are loose
+def _surface(geometry: Any, blend_cutoff: float) -> Surface:  # noqa: ANN401 - trimesh's types are loose
     visual = geometry.visual
     material = getattr(visual, "material", None)
     uv = getattr(visual, "uv", None)
@@ -188,22 +224,39 @@ def _surface(geometry: Any) -> Surface:  # noqa: ANN401 - trimesh's types are lo
     if picture is not None and uv is not None and len(uv) == len(geometry.vertices):
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"a texture claims {picture.width} x {picture.height} pixels")
-        texture = np.asarray(picture.convert("RGB"))
+        texture = np.asarray(picture.convert("RGBA"))
     painted = material is None and visual.kind == "vertex"
     return Surface(
-        texture=texture,
-        uv=np.asarray(uv, dtype=np.float64) if texture is not None else None,
+        texture=None if texture is None else texture[..., :3],
+        uv=None if texture is None else np.asarray(uv, dtype=np.float64),
         vertex_colour=np.asarray(visual.vertex_colors[:, :3], dtype=np.float64) / 255 if painted else None,
         factor=_factor(material, plain=texture is None and not painted),
+        opacity=_opacity(material, None if texture is None else texture[..., 3], blend_cutoff),
     )
+
+
+def _opacity(material: Any, alpha: NDArray[np.uint8] | None, blend_cutoff: float) -> Opacity | None:  # noqa: ANN401 - as above
+    """Read glTF's alpha mode; an opaque material, which is the default, has an alpha that means nothing."""
+    mode = getattr(material, "alphaMode", None)
+    if mode not in ("MASK", "BLEND"):
+        return None
+    stored = getattr(material, "alphaCutoff", None)
+    cutoff = blend_cutoff if mode == "BLEND" else 0.5 if stored is None else float(stored)
+    factor = 1.0 if material.baseColorFactor is None else float(_shares(material.baseColorFactor)[3])
+    least = 1.0 if alpha is None else float(alpha.min()) / 255
+    return None if least * factor >= cutoff else Opacity(alpha, factor, cutoff)
 
 
 def _factor(material: Any, *, plain: bool) -> Doubles:  # noqa: ANN401 - trimesh's types are loose
     stored = getattr(material, "baseColorFactor", None)
     if stored is None:
         return np.full(3, _GREY if plain else 1.0)
+    return _shares(stored)[:3]
+
+
+def _shares(stored: Any) -> Doubles:  # noqa: ANN401 - whatever trimesh gives: bytes or numbers up to 1
     values = np.asarray(stored)
-    return values[:3].astype(np.float64) / (255 if values.dtype.kind in "iu" else 1)
+    return values.astype(np.float64) / (255 if values.dtype.kind in "iu" else 1)
 
 
 def _adjugate(linear: Doubles) -> Doubles:

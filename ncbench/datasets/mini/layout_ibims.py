@@ -133,6 +133,10 @@ def _write_plain(out: Path, name: str, frame: RenderedFrame) -> None:
     for kind, picture in pictures.items():
         (out / kind).mkdir(exist_ok=True)
         save_png(out / kind / f"{name}.png", picture)
+    for kind, found in planes_of(frame).items():
+        if len(found.rows):
+            lines = (",".join(repr(float(value)) for value in row) for row in found.rows)
+            (out / f"mask_{kind}" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
     matrix = _counted_from_one(frame)
     (out / "calib").mkdir(exist_ok=True)
     numbers = ",".join(repr(float(matrix[place])) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))

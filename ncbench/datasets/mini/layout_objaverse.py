@@ -27,7 +27,7 @@ from ncbench.settings import Settings
 _FOCAL = 1422.222 / 1024  # in picture widths, as published
 _DISTANCE = 2.0  # metres from the object's middle
 _PERIOD = 40  # views of a full orbit
-Shape = Literal["box", "ball", "tower"]
+Shape = Literal["box", "ball", "tower", "lattice"]
 
 
 class ObjaverseObject(Settings):
@@ -80,7 +80,8 @@ def write_objaverse_layout(out: Path, settings: Mapping[str, Any]) -> None:
     """Write ``glbs/000-NNN/<uid>.glb``, ``metadata/000-NNN.json.gz`` and ``object-paths.json.gz``.
 
     ``box`` has a texture, ``ball`` smooth normals and colours at its vertices, ``tower`` several nodes with plain
-    materials, one of them stretched and turned by its transform.
+    materials, one of them stretched and turned by its transform. ``lattice`` is a box whose texture is cut out in every
+    other square (alpha mode ``MASK``), so that its inside shows.
 
     Args:
         out: An empty folder.
@@ -118,12 +119,16 @@ def make_glb(shape: Shape, seed: list[int]) -> bytes:
     looks, material = trimesh.visual.TextureVisuals, trimesh.visual.material.PBRMaterial
     rng = np.random.default_rng(seed)
     scene = trimesh.Scene()
-    if shape == "box":
+    if shape in ("box", "lattice"):
         mesh = trimesh.creation.box((1.0, 0.7, 0.5))
         mesh.unmerge_vertices()
         uv = mesh.vertices[:, :2] + mesh.vertices[:, 2:]
-        mesh.visual = looks(uv=uv, material=material(baseColorTexture=Image.fromarray(_checks(rng))))
-        scene.add_geometry(mesh, geom_name="box", node_name="box")
+        if shape == "box":
+            stuff = material(baseColorTexture=Image.fromarray(_checks(rng)))
+        else:
+            stuff = material(baseColorTexture=Image.fromarray(_holes(rng)), alphaMode="MASK", alphaCutoff=0.4)
+        mesh.visual = looks(uv=uv, material=stuff)
+        scene.add_geometry(mesh, geom_name=shape, node_name=shape)
     elif shape == "ball":
         mesh = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
         mesh.visual.vertex_colors = np.rint(255 * (0.5 + mesh.vertices @ rng.uniform(-0.5, 0.5, (3, 3))))
@@ -221,6 +226,13 @@ def _checks(rng: np.random.Generator) -> NDArray[np.uint8]:
     colours = rng.integers(60, 250, (2, 3), dtype=np.uint8)
     y, x = np.indices((64, 64)) // 8
     return np.asarray(colours[(x + y) % 2])
+
+
+def _holes(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The same with nothing in the squares of the second colour."""
+    pixels = _checks(rng)
+    there = (pixels == pixels[0, 0]).all(axis=-1, keepdims=True)
+    return np.concatenate([pixels, np.where(there, 255, 0).astype(np.uint8)], axis=-1)
 
 
 def _write_gzip(path: Path, values: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from ncbench.cards import AxesName
+from ncbench.datasets.formats.archived_members import open_members
 from ncbench.datasets.formats.arrays import read_bytes, read_png
-from ncbench.datasets.formats.packed import Members, hash_members
+from ncbench.datasets.formats.members import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
 from ncbench.datasets.readers.normal_components import (
@@ -35,6 +35,7 @@ from ncbench.geometry.axes import axes_matrix
 from ncbench.geometry.cameras import invert_pose, pinhole_rays
 from ncbench.geometry.normals_from_depth import normals_by_cross_product
 from ncbench.geometry.rigid_flow import occluded_by_depth, rigid_flow
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 _REMEDY = "Fetch the object again; objects lie at <a>/<b>/campos_512_v4/000NN/ or in <a>/<b>.tar"
@@ -190,7 +191,7 @@ class GObjaverseReader:
 
     def _open(self, name: str) -> tuple[Members, tuple[int, ...]]:
         if name not in self._opened:
-            members = Members(self._objects[name], tail=2, keep=_KEPT)
+            members = open_members(self._objects[name], tail=2, keep=_KEPT)
             numbers = {int(file.partition("/")[0]) for file in members.names}
             wanted = numbers if self._settings.views is None else numbers & set(self._settings.views)
             ends = (".json", ".png", "_nd.exr")

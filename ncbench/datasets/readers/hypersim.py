@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from ncbench.cards import AxesName
+from ncbench.datasets.formats.archived_members import open_remote_zip, open_zip
 from ncbench.datasets.formats.hdf5 import decode_hdf5
 from ncbench.datasets.formats.hypersim import (
     SceneCamera,
@@ -25,7 +25,7 @@ from ncbench.datasets.formats.hypersim import (
     read_scene_cameras,
     tonemap,
 )
-from ncbench.datasets.formats.members import FolderMembers, Members, open_remote_zip, open_zip
+from ncbench.datasets.formats.members import FolderMembers, Members
 from ncbench.datasets.formats.png_bytes import encode_png
 from ncbench.datasets.frame import Frame, Matrix, Skipped
 from ncbench.datasets.readers.hypersim_geometry import check_axes, check_geometry, keyframe_pose, oriented_normals
@@ -33,6 +33,7 @@ from ncbench.datasets.readers.hypersim_splits import HypersimSelection, clips_of
 from ncbench.datasets.readers.layout import require_folder, require_known
 from ncbench.errors import CardError, SourceError
 from ncbench.geometry.cameras import depth_from_distance, hypersim_rays
+from ncbench.names import AxesName
 
 _REMEDY = (
     "Download the scenes' archives with their names kept, and metadata_images_split_scene_v1.csv and "

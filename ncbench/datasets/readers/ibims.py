@@ -22,6 +22,14 @@ from ncbench.datasets.formats.matlab import numbers, read_mat5
 from ncbench.datasets.frame import FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.depth_normals import PlaneFit, plane_fit_normals, rays_of
+from ncbench.datasets.readers.ibims_planes import (
+    PLANES,
+    check_parameters,
+    normals_column,
+    plane_normals,
+    read_labels,
+    read_parameters,
+)
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
 from ncbench.datasets.readers.nyuv2 import encode_png
 from ncbench.errors import SourceError
@@ -29,12 +37,12 @@ from ncbench.geometry.cameras import crop_intrinsics
 from ncbench.settings import Settings, suggest
 
 _REMEDY = "Unpack ibims1_core_mat.zip or ibims1_core_raw.zip and name its folder"
-PLANES = ("mask_wall", "mask_table", "mask_floor")
-"""Columns with the official plane labels: (H, W) uint8, 0 for none, k for the k-th plane of its kind."""
+_ARCHIVES = ("ibims1_core_mat", "ibims1_core_raw")  # folders that the archives unpack to
 _KEEP = ("mask_invalid", "mask_transp")
 _RAW_FOLDERS = ("rgb", "depth", "calib", *_KEEP)
 RAW_METRES = 50 / 65535
 """Metres per stored unit in the plain form's depth pictures."""
+_Planes = dict[str, tuple[NDArray[np.uint8], Matrix | None]]
 
 
 class IbimsSettings(Settings):
@@ -63,7 +71,8 @@ class IbimsReader:
     plain form keeps its original PNG; the other form's ``image`` is a PNG made from the array without loss.
 
     Args:
-        root: Folder of the ``.mat`` files, or of ``rgb``, ``depth``, ``calib``, ``mask_invalid``, ``mask_transp``.
+        root: Folder of the ``.mat`` files, or of ``rgb``, ``depth``, ``calib``, ``mask_invalid``, ``mask_transp``; or
+            one that holds such a folder under its archive's name.
         settings: See :class:`IbimsSettings`.
 
     Raises:
@@ -76,6 +85,7 @@ class IbimsReader:
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
         self._settings = IbimsSettings.parse(settings, "iBims-1 reader")
         self._root = require_folder(Path(root), "the pictures of iBims-1", _REMEDY)
+        self._root = next((path for name in _ARCHIVES if (path := self._root / name).is_dir()), self._root)
         self._plain = (self._root / "rgb").is_dir()
         self._names = self._select(self._found())
         for name in self._names:
@@ -95,14 +105,15 @@ class IbimsReader:
             frames: (0,).
 
         Yields:
-            The canonical frame; ``extra`` holds the plane labels, None where the plain form has no such file.
+            The canonical frame; ``extra`` holds the plane labels and the planes' normals, None where the plain form has
+            no such file.
 
         Raises:
             SourceError: A file is damaged, or its maps differ in size.
         """
         require_known(self._root, self.sequences(), sequence, frames)
         for number in frames:
-            image, depth, intrinsics, planes = (self._read_plain if self._plain else self._read_mat)(sequence)
+            image, depth, intrinsics, found = (self._read_plain if self._plain else self._read_mat)(sequence)
             camera = crop_intrinsics(intrinsics, self._settings.first_pixel, self._settings.first_pixel)
             rays = rays_of(camera, depth.shape, self._files(sequence)[0])
             normal, valid = plane_fit_normals(depth, rays, self._settings.plane_fit)
@@ -114,20 +125,21 @@ class IbimsReader:
                 valid=valid,
                 depth=depth,
                 intrinsics=camera,
-                extra=planes,
+                extra=_columns(found, rays),
             )
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
         """Hash all files that ``read`` would use for these frames."""
         require_known(self._root, self.sequences(), sequence, frames)
-        present = [path for path in self._plane_files(sequence).values() if path.is_file()]
+        present = [path for pair in self._plane_files(sequence).values() for path in pair if path.is_file()]
         return hash_files(self._root, [*self._files(sequence), *present])
 
     def extra_features(self) -> Mapping[str, Any]:
-        """Name the card-specific columns: the three maps of plane labels."""
+        """Name the card-specific columns: three maps of plane labels, and the normals of these planes."""
         import pyarrow as pa
 
-        return dict.fromkeys(PLANES, pa.large_binary())
+        normals = pa.list_(pa.list_(pa.float64()))
+        return dict.fromkeys(PLANES, pa.large_binary()) | {normals_column(kind): normals for kind in PLANES}
 
     def _found(self) -> list[str]:
         if self._plain:
@@ -155,10 +167,14 @@ class IbimsReader:
         pictures = [self._root / folder / f"{name}.png" for folder in ("rgb", "depth", *_KEEP)]
         return [self._root / "calib" / f"{name}.txt", *pictures]
 
-    def _plane_files(self, name: str) -> dict[str, Path]:
-        return {kind: self._root / kind / f"{name}.png" for kind in PLANES} if self._plain else {}
+    def _plane_files(self, name: str) -> dict[str, tuple[Path, Path]]:
+        """Labels and parameters of each kind; a picture without such planes has neither."""
+        if not self._plain:
+            return {}
+        folders = {kind: self._root / kind for kind in PLANES}
+        return {kind: (folder / f"{name}.png", folder / f"{name}.txt") for kind, folder in folders.items()}
 
-    def _read_plain(self, name: str) -> tuple[bytes, FloatMap, Matrix, dict[str, Any]]:
+    def _read_plain(self, name: str) -> tuple[bytes, FloatMap, Matrix, _Planes]:
         calib, picture, depth_path, *keep_paths = self._files(name)
         image = read_image_bytes(picture)
         shape = image_size(image)
@@ -168,15 +184,16 @@ class IbimsReader:
             keep = read_mask(path)
             require_shape(path, keep.shape, shape, "its picture")
             depth[~keep] = 0
-        planes: dict[str, Any] = dict.fromkeys(PLANES)
-        for kind, path in self._plane_files(name).items():
+        planes: _Planes = {}
+        for kind, (path, table) in self._plane_files(name).items():
             if path.is_file():
                 labels = read_png(path)
                 require_shape(path, labels.shape, shape, "its picture")
-                planes[kind] = _labels(labels, path, kind)
+                parameters = read_parameters(table) if table.is_file() else None
+                planes[kind] = read_labels(labels, path, kind), parameters
         return image, depth, read_intrinsics(calib), planes
 
-    def _read_mat(self, name: str) -> tuple[bytes, FloatMap, Matrix, dict[str, Any]]:
+    def _read_mat(self, name: str) -> tuple[bytes, FloatMap, Matrix, _Planes]:
         path = self._files(name)[0]
         fields = _structure(path)
         pixels = fields["rgb"]
@@ -189,20 +206,36 @@ class IbimsReader:
         keep = (fields["mask_invalid"] != 0) & (fields["mask_transp"] != 0)
         metres = fields["depth"].astype(np.float32)
         depth = np.where(keep & np.isfinite(metres) & (metres > 0), metres, np.float32(0))
-        planes = {kind: _labels(fields[kind], path, kind) for kind in PLANES}
+        planes: _Planes = {}
+        for kind in PLANES:
+            table = f"{kind}_paras"
+            planes[kind] = read_labels(fields[kind], path, kind), check_parameters(fields[table], path, table)
         return encode_png(pixels), depth, _calibration(fields["calib"], path), planes
 
 
+def _columns(found: _Planes, rays: NDArray[np.float64]) -> dict[str, Any]:
+    """The card-specific columns of one picture."""
+    columns: dict[str, Any] = dict.fromkeys([*PLANES, *map(normals_column, PLANES)])
+    for kind, (labels, parameters) in found.items():
+        columns[kind] = labels
+        if parameters is not None:
+            columns[normals_column(kind)] = plane_normals(parameters, labels, rays)
+    return columns
+
+
 def _structure(path: Path) -> dict[str, NDArray[Any]]:
-    """The fields of the structure ``data``, each checked to be numbers."""
+    """The fields of the structure ``data``; all but the tables of planes, which may be empty, checked to be numbers."""
     record = read_mat5(path, ["data"])["data"]
     names = record.dtype.names or ()
     wanted = ("rgb", "depth", "calib", *_KEEP, *PLANES)
-    missing = [name for name in wanted if name not in names]
+    tables = tuple(f"{kind}_paras" for kind in PLANES)
+    missing = [name for name in (*wanted, *tables) if name not in names]
     if missing or record.size != 1:
-        problem = f"expected one structure 'data' with {list(wanted)}, found {record.size} with {list(names)}"
+        problem = f"expected one structure 'data' with {[*wanted, *tables]}, found {record.size} with {list(names)}"
         raise SourceError.at(path, problem, DAMAGED)
-    return {name: numbers(record[name].ravel()[0], path, name) for name in wanted}
+    values = {name: record[name].ravel()[0] for name in (*wanted, *tables)}
+    checked = {name: numbers(values[name], path, name) for name in wanted}
+    return checked | {name: np.asarray(values[name]) for name in tables}
 
 
 def _calibration(stored: NDArray[Any], path: Path) -> Matrix:
@@ -215,10 +248,3 @@ def _calibration(stored: NDArray[Any], path: Path) -> Matrix:
         return intrinsics_from_numbers(matrix.T)
     except ValueError as error:
         raise SourceError.at(path, f"its calibration does not read: {error}", DAMAGED) from error
-
-
-def _labels(values: NDArray[Any], path: Path, kind: str) -> NDArray[np.uint8]:
-    if values.ndim != 2 or not np.array_equal(values, np.clip(np.rint(values), 0, 255)):
-        problem = f"expected plane labels from 0 to 255 in '{kind}', found {values.dtype} of shape {values.shape}"
-        raise SourceError.at(path, problem, DAMAGED)
-    return values.astype(np.uint8)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ncbench.cards import AxesName
+from ncbench.datasets.formats.archived_members import open_members
 from ncbench.datasets.formats.images import image_size, read_image_bytes
-from ncbench.datasets.formats.packed import Members, hash_members
+from ncbench.datasets.formats.members import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
 from ncbench.datasets.readers.normal_components import (
@@ -39,6 +39,7 @@ from ncbench.geometry.axes import convert_axes
 from ncbench.geometry.cameras import field_of_view_intrinsics, pinhole_rays
 from ncbench.geometry.normals_from_depth import normals_by_cross_product
 from ncbench.geometry.rigid_flow import occluded_by_depth, rigid_flow
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 VIEWS: tuple[str, ...] = ("tl", "tr", "br", "bl")
@@ -106,7 +107,7 @@ class KenBurnsReader:
         for name, capture in self._captures.items():
             numbers = sorted(match.group(1) for file in capture.image.names if (match := _META.fullmatch(file)))
             if not numbers:
-                raise SourceError.at(capture.image.path, "expected files NNNNN-meta.json, found none", _REMEDY)
+                raise SourceError.at(capture.image.origin, "expected files NNNNN-meta.json, found none", _REMEDY)
             for number in numbers:
                 self._samples[f"{name}-{number}"] = name, number
                 self._require_files(capture, number)
@@ -167,7 +168,7 @@ class KenBurnsReader:
         folder, archive = self._root / stem, self._root / f"{stem}.zip"
         if not folder.is_dir() and not archive.is_file():
             raise SourceError.at(archive, "expected this archive or the folder of its name, found neither", _REMEDY)
-        return Members(folder if folder.is_dir() else archive)
+        return open_members(folder if folder.is_dir() else archive)
 
     def _require_files(self, capture: _Capture, number: str) -> None:
         for view in VIEWS:

@@ -19,6 +19,7 @@ from ncbench.datasets.formats.kitti import read_flow_png, read_rectified_camera
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.depth_normals import check_intrinsics
+from ncbench.datasets.readers.kitti_poses import DrivePoses
 from ncbench.datasets.readers.layout import listing, numbered_files, require_folder, require_known, require_shape
 from ncbench.errors import SourceError
 from ncbench.settings import Settings
@@ -39,10 +40,12 @@ class KittiDepthSettings(Settings):
     Attributes:
         splits: Which halves of the annotated depth to read.
         cameras: 2 is the left colour camera, 3 the right one.
+        poses: Read where the camera is, from the drives' GPS and inertial measurements.
     """
 
     splits: tuple[Literal["train", "val"], ...] = Field(default=("val",), min_length=1)
     cameras: tuple[Literal[2, 3], ...] = Field(default=(2,), min_length=1)
+    poses: bool = True
 
 
 class KittiDepthReader:
@@ -50,6 +53,7 @@ class KittiDepthReader:
 
     ``{train,val}/<drive>/proj_depth/groundtruth/image_0c/NNNNNNNNNN.png`` (metres times 256, 0 for none) belongs to
     ``<date>/<drive>/image_0c/data/NNNNNNNNNN.png`` and ``<date>/calib_cam_to_cam.txt``. Frames are those with depth.
+    For poses, see :mod:`ncbench.datasets.readers.kitti_poses`.
 
     Args:
         root: Folder that holds all of these.
@@ -82,7 +86,7 @@ class KittiDepthReader:
             frames: Frame numbers, in the order wanted.
 
         Yields:
-            Frames with picture, sparse depth and intrinsics, and no valid pixel.
+            Frames with picture, sparse depth, intrinsics and pose, and no valid pixel.
 
         Raises:
             SourceError: A file is missing, corrupt, or not of the size that the calibration states.
@@ -90,6 +94,7 @@ class KittiDepthReader:
         require_known(self._root, self._clips, sequence, frames)
         calibration = self._calibration(sequence)
         camera, shape = _camera(calibration, int(sequence[-2:]))
+        poses = self._poses(sequence).camera_to_world(list(frames)) if self._settings.poses else {}
         for number in frames:
             picture, path = self._picture(sequence, number), self._depths[sequence][number]
             image = read_image_bytes(picture)
@@ -97,13 +102,20 @@ class KittiDepthReader:
             depth = read_depth_file(path, scale=_DEPTH_SCALE)
             require_shape(path, depth.shape, shape, "its picture")
             normal, valid = _no_normals(shape)
-            yield Frame(sequence, number, image, normal, valid, depth=depth, intrinsics=camera)
+            pose = poses.get(number)
+            yield Frame(sequence, number, image, normal, valid, depth=depth, intrinsics=camera, cam_to_world=pose)
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
         """Hash all files that ``read`` would use for these frames."""
         require_known(self._root, self._clips, sequence, frames)
-        pairs = [(self._picture(sequence, number), self._depths[sequence][number]) for number in frames]
-        return hash_files(self._root, [self._calibration(sequence), *(path for pair in pairs for path in pair)])
+        files = [
+            path for number in frames for path in (self._picture(sequence, number), self._depths[sequence][number])
+        ]
+        if not self._settings.poses:
+            return hash_files(self._root, [self._calibration(sequence), *files])
+        poses = self._poses(sequence)
+        measured = [poses.file(number) for number in (0, *frames)]
+        return hash_files(self._root, [*poses.calibration, *files, *measured])
 
     def extra_features(self) -> Mapping[str, Any]:
         """Name the card-specific columns: none."""
@@ -127,6 +139,10 @@ class KittiDepthReader:
 
     def _date(self, sequence: str) -> Path:
         return self._root / sequence[:10]
+
+    def _poses(self, sequence: str) -> DrivePoses:
+        date = self._date(sequence)
+        return DrivePoses(date, date / sequence[: -len("_image_00")], int(sequence[-2:]))
 
     def _calibration(self, sequence: str) -> Path:
         return self._date(sequence) / "calib_cam_to_cam.txt"

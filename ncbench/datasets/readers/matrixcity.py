@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbench.cards import digest
+from ncbench.datasets.formats.archived_members import open_members
 from ncbench.datasets.formats.images import image_size, read_image_bytes
 from ncbench.datasets.formats.matrixcity_cameras import POSE, TRANSFORMS, Cameras, read_cameras
-from ncbench.datasets.formats.packed import Members, hash_members
+from ncbench.datasets.formats.members import Members, hash_members
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
@@ -255,11 +256,11 @@ def _find(root: Path, view: str, split: str, block: str, top: str) -> Members:
     kinds = ("", "_normal", "_depth", "_depth_float32")
     for name in (f"{block}{kind}" for kind in kinds):
         if (folder / name).is_dir():
-            members = Members(folder / name, keep=_FRAME)
+            members = open_members(folder / name, keep=_FRAME)
             if members.names:
                 return members
         if (folder / f"{name}.tar").is_file():
-            return Members(folder / f"{name}.tar", keep=_FRAME)
+            return open_members(folder / f"{name}.tar", keep=_FRAME)
     problem = f"expected {block}.tar or a folder of that name (also with _normal or _depth added), found neither"
     raise SourceError.at(folder, problem, _REMEDY)
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from ncbench.cards import AxesName
 from ncbench.datasets.readers.matrixcity_clips import ClipRule
 from ncbench.datasets.readers.normal_components import Components
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 View = Literal["street", "aerial"]

@@ -26,14 +26,8 @@ from ncbench.datasets.frame import Frame, Skipped
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import require_folder, require_known
 from ncbench.datasets.readers.objaverse_camera import OrbitRule, make_orbit
-from ncbench.datasets.readers.objaverse_render import (
-    NormalKind,
-    Tracer,
-    View,
-    render_flow,
-    render_geometry,
-    render_picture,
-)
+from ncbench.datasets.readers.objaverse_render import View, render_flow, render_geometry, render_picture
+from ncbench.datasets.readers.objaverse_tracer import NormalKind, Tracer
 from ncbench.errors import SourceError
 from ncbench.geometry.cameras import field_of_view_intrinsics
 from ncbench.settings import Settings
@@ -62,6 +56,8 @@ class ObjaverseSettings(Settings):
         licences: Licences to keep, such as ``by`` and ``cc0``; None keeps all, ``unknown`` too.
         include: File beside the objects with the uids to read, one a line; None reads all.
         exclude: File with uids to leave out, such as broken objects.
+        blend_cutoff: Alpha from which on a blended material counts as a surface; below it, rays pass. Masked materials
+            name their own cutoff.
         max_faces: Most triangles of an object.
         skip_broken: Leave out objects whose file is damaged, and say so, instead of stopping at the first.
         flow: Compute flow and occlusion.
@@ -80,6 +76,7 @@ class ObjaverseSettings(Settings):
     licences: tuple[str, ...] | None = Field(default=None, min_length=1)
     include: str | None = None
     exclude: str | None = None
+    blend_cutoff: float = Field(default=0.5, gt=0, le=1)
     max_faces: int = Field(default=5_000_000, ge=1)
     skip_broken: bool = False
     flow: bool = True
@@ -139,7 +136,7 @@ class ObjaverseReader:
         picture = settings.height, settings.width
         path = self._files[sequence]
         try:
-            mesh = _centred(path, read_glb(path, settings.max_faces), settings.radius)
+            mesh = _centred(path, read_glb(path, settings.max_faces, settings.blend_cutoff), settings.radius)
         except SourceError as error:
             if not settings.skip_broken:
                 raise

@@ -1,25 +1,21 @@
-"""Ray casting of a triangle mesh: exact depth and normals at pixel centres, a shaded picture, flow and occlusion.
-
-The tracer (embree, single precision) only says which triangle a ray meets; where on it is computed in double.
-"""
+"""Views of a triangle mesh: exact depth and normals at pixel centres, a shaded picture, flow and occlusion."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.datasets.formats.objaverse_glb import Mesh, Surface
 from ncbench.datasets.frame import BoolMap, FloatMap, Matrix
-from ncbench.errors import SourceError
+from ncbench.datasets.readers.objaverse_colour import base_colour, to_linear, to_srgb
+from ncbench.datasets.readers.objaverse_tracer import Hits, NormalKind, Tracer
 from ncbench.geometry.cameras import pinhole_rays, project, transform_points
 
 _SAME_POINT = 1e-4  # relative distance within which the next camera's ray counts as reaching the point itself
 _BORDER = 1e-6  # pixels; a point on the outermost pixel centre must not leave the picture by rounding
 
 Doubles = NDArray[np.float64]
-NormalKind = Literal["smooth", "face"]
 
 
 class Light(NamedTuple):
@@ -34,20 +30,6 @@ class Light(NamedTuple):
     direction: Doubles
     lamp: float
     ambient: float
-
-
-class Hits(NamedTuple):
-    """Where N rays meet the mesh.
-
-    Attributes:
-        face: (N,) index of the triangle, -1 for none.
-        t: (N,) how many times its direction a ray travels; NaN for none.
-        weights: (N, 3) barycentric coordinates; NaN for none.
-    """
-
-    face: NDArray[np.int64]
-    t: Doubles
-    weights: Doubles
 
 
 class View(NamedTuple):
@@ -73,89 +55,6 @@ class Geometry(NamedTuple):
     normal: FloatMap
     valid: BoolMap
     points: Doubles
-
-
-class Tracer:
-    """A mesh made ready for rays.
-
-    Args:
-        mesh: The mesh; degenerate triangles are never hit.
-
-    Raises:
-        SourceError: The ray tracing libraries are not installed.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        try:
-            import trimesh
-            from trimesh.ray.ray_pyembree import RayMeshIntersector
-        except ImportError as error:
-            raise SourceError(f"rendering objects needs trimesh and embreex ({error}). Install both.") from error
-        self.mesh = mesh
-        # a handful of triangles far from the origin would suffer from single precision: the reader centres objects
-        self._embree: Any = RayMeshIntersector(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
-        corners = mesh.vertices[mesh.faces]
-        self._start = corners[:, 0]
-        first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        self.face_normals = np.cross(first, second)
-        # a place within a triangle, dotted with these, gives its barycentric coordinates times twice the area, squared
-        self._across = np.cross(second, self.face_normals)
-        self._down = np.cross(self.face_normals, first)
-
-    def trace(self, origin: Doubles, directions: Doubles) -> Hits:
-        """Find the first triangle on each ray.
-
-        Args:
-            origin: (3,).
-            directions: (N, 3), of any length but 0.
-
-        Returns:
-            The hits, placed in double precision.
-        """
-        hit = np.asarray(self._embree.intersects_first(np.broadcast_to(origin, directions.shape), directions))
-        result = Hits(
-            np.full(len(directions), -1, dtype=np.int64),
-            np.full(len(directions), np.nan),
-            np.full(directions.shape, np.nan),
-        )
-        rays = np.flatnonzero(hit >= 0)
-        face, along = hit[rays], directions[rays]
-        plane, start = self.face_normals[face], self._start[face]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = _dot(plane, start - origin) / _dot(plane, along)
-            inside = origin + t[:, None] * along - start
-            area = _dot(plane, plane)
-            second = _dot(inside, self._across[face]) / area
-            third = _dot(inside, self._down[face]) / area
-        good = np.isfinite(second + third) & (t > 0)  # false for t that is not finite, too
-        rays = rays[good]
-        result.face[rays], result.t[rays] = face[good], t[good]
-        result.weights[rays] = np.stack([1 - second - third, second, third], axis=-1)[good]
-        return result
-
-    def normals(self, hits: Hits, directions: Doubles, kind: NormalKind) -> Doubles:
-        """Unit world normals that face the rays.
-
-        A smooth normal is turned to its triangle's visible side; where it then still points away from the ray, as
-        happens at a silhouette, the triangle's own normal takes its place.
-
-        Args:
-            hits: From ``trace``; every ray must have one.
-            directions: (N, 3) of the same rays.
-            kind: Interpolated vertex normals or the triangle's.
-
-        Returns:
-            (N, 3) float64.
-        """
-        flat = _unit(self.face_normals[hits.face])
-        flat *= np.where(_dot(flat, directions) > 0, -1.0, 1.0)[:, None]
-        if kind == "face":
-            return flat
-        corners = self.mesh.normals[self.mesh.faces[hits.face]]
-        smooth = _unit(np.einsum("nk,nki->ni", hits.weights, corners))
-        smooth *= np.where(_dot(smooth, flat) < 0, -1.0, 1.0)[:, None]
-        facing = _dot(smooth, directions) < 0
-        return np.where(facing[:, None], smooth, flat)
 
 
 def render_geometry(tracer: Tracer, view: View, kind: NormalKind) -> Geometry:
@@ -201,14 +100,14 @@ def render_picture(
     """
     directions = _directions(view, samples)
     hits = tracer.trace(view.cam_to_world[:3, 3], directions)
-    colour = np.broadcast_to(_to_linear(np.array(background) / 255), directions.shape).copy()
+    colour = np.broadcast_to(to_linear(np.array(background) / 255), directions.shape).copy()
     seen = hits.face >= 0
     found = _select(hits, seen)
     normal = tracer.normals(found, directions[seen], "smooth")
     strength = light.ambient + light.lamp * np.maximum(normal @ light.direction, 0)
-    colour[seen] = np.minimum(base_colour(tracer.mesh, found) * strength[:, None], 1)
+    colour[seen] = np.minimum(base_colour(tracer.mesh, found.face, found.weights) * strength[:, None], 1)
     grid = colour.reshape(view.height, samples, view.width, samples, 3).mean(axis=(1, 3))
-    return np.rint(_to_srgb(grid) * 255).astype(np.uint8)
+    return np.rint(to_srgb(grid) * 255).astype(np.uint8)
 
 
 def render_flow(tracer: Tracer, points: Doubles, following: View) -> tuple[FloatMap, BoolMap]:
@@ -235,51 +134,6 @@ def render_flow(tracer: Tracer, points: Doubles, following: View) -> tuple[Float
     return flow.astype(np.float32), occluded
 
 
-def base_colour(mesh: Mesh, hits: Hits) -> Doubles:
-    """Linear colour of the surface before light.
-
-    Args:
-        mesh: The mesh.
-        hits: Every one on a triangle.
-
-    Returns:
-        (N, 3) in [0, 1].
-    """
-    colour = np.empty((len(hits.face), 3))
-    part = mesh.part[hits.face]
-    for index in np.unique(part):
-        chosen = part == index
-        surface, first = mesh.surfaces[index], mesh.first_vertex[index]
-        corners = mesh.faces[hits.face[chosen]] - first
-        colour[chosen] = _surface_colour(surface, corners, hits.weights[chosen]) * surface.factor
-    return np.clip(colour, 0, 1)
-
-
-def _surface_colour(surface: Surface, corners: NDArray[np.int64], weights: Doubles) -> Doubles:
-    if surface.texture is not None and surface.uv is not None:
-        return _sample(surface.texture, np.einsum("nk,nki->ni", weights, surface.uv[corners]))
-    if surface.vertex_colour is not None:
-        return np.asarray(np.einsum("nk,nki->ni", weights, surface.vertex_colour[corners]))
-    return np.ones((len(corners), 3))
-
-
-def _sample(texture: NDArray[np.uint8], uv: Doubles) -> Doubles:
-    """Bilinear, repeating, v upwards; decoded to linear before the mean."""
-    height, width = texture.shape[:2]
-    finite = np.nan_to_num(uv, posinf=0.0, neginf=0.0)
-    x, y = (finite[:, 0] % 1) * width - 0.5, ((1 - finite[:, 1]) % 1) * height - 0.5
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    across, down = (x - left)[:, None], (y - top)[:, None]
-    table = _to_linear(np.arange(256) / 255)
-
-    def texel(row: NDArray[np.int64], column: NDArray[np.int64]) -> Doubles:
-        return np.asarray(table[texture[row % height, column % width]])
-
-    upper = (1 - across) * texel(top, left) + across * texel(top, left + 1)
-    lower = (1 - across) * texel(top + 1, left) + across * texel(top + 1, left + 1)
-    return np.asarray((1 - down) * upper + down * lower)
-
-
 def _directions(view: View, samples: int) -> Doubles:
     """World directions (N, 3) with a camera z of 1, row by row, ``samples`` x ``samples`` within each pixel."""
     scale = np.diag([samples, samples, 1.0])
@@ -290,20 +144,3 @@ def _directions(view: View, samples: int) -> Doubles:
 
 def _select(hits: Hits, mask: NDArray[np.bool_]) -> Hits:
     return Hits(hits.face[mask], hits.t[mask], hits.weights[mask])
-
-
-def _dot(a: Doubles, b: Doubles) -> Doubles:
-    return np.asarray(np.einsum("ni,ni->n", a, b))
-
-
-def _unit(vectors: Doubles) -> Doubles:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(length > 0, length, 1))
-
-
-def _to_linear(srgb: Doubles) -> Doubles:
-    return np.asarray(np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4))
-
-
-def _to_srgb(linear: Doubles) -> Doubles:
-    return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))

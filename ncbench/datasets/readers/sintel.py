@@ -74,9 +74,8 @@ class SintelReader:
         self._root = Path(root)
         training = self._root / "training"
         self._training = training if training.is_dir() else self._root
-        folders = [self._settings.render_pass, "depth", "camdata_left"]
-        folders += _FLOW_FOLDERS if self._settings.flow else ()
-        for name in folders:
+        self._folders = ("depth", "camdata_left", *(_FLOW_FOLDERS if self._settings.flow else ()))
+        for name in (self._settings.render_pass, *self._folders):
             remedy = _REMEDY if name not in _FLOW_FOLDERS else f"{_REMEDY}, or set flow: false"
             require_folder(self._training / name, "one sub-folder a sequence", remedy)
         self._clips = {name: self._numbers(name) for name in self._names()}
@@ -117,10 +116,15 @@ class SintelReader:
 
     def _names(self) -> list[str]:
         pictures = self._training / self._settings.render_pass
-        found = [path.name for path in listing(pictures) if path.is_dir()]
+        found = _subfolders(pictures)
         if not found:
             raise SourceError.at(pictures, "expected one sub-folder a sequence, found none", _REMEDY)
         if self._settings.sequences is None:
+            for folder in self._folders:
+                lost = sorted(set(_subfolders(self._training / folder)) - set(found))
+                if lost:
+                    problem = f"expected the pictures of {lost}, of which '{folder}' has a sub-folder, found none"
+                    raise SourceError.at(pictures, problem, f"{_REMEDY}, or name the sequences to read")
             return found
         for name in self._settings.sequences:
             if name not in found:
@@ -205,6 +209,10 @@ def leaves_picture(flow: NDArray[np.float32]) -> BoolMap:
     x = np.arange(width, dtype=np.float64) + flow[..., 0]
     y = np.arange(height, dtype=np.float64)[:, None] + flow[..., 1]
     return np.asarray((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1), dtype=np.bool_)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [path.name for path in listing(folder) if path.is_dir()]
 
 
 def _camera(path: Path) -> tuple[Matrix, Matrix]:

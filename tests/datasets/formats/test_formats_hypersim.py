@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ncbench.datasets.formats.archived_members import open_zip
 from ncbench.datasets.formats.hdf5 import decode_hdf5
 from ncbench.datasets.formats.hypersim import SceneCamera, tonemap
-from ncbench.datasets.formats.members import FolderMembers, open_zip
+from ncbench.datasets.formats.members import FolderMembers
 from ncbench.datasets.formats.trajectories import read_trajectory
 from ncbench.errors import SourceError
 from ncbench.geometry.cameras import hypersim_rays, pinhole_rays

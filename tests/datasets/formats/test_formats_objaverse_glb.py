@@ -1,5 +1,6 @@
 """GLB files: known objects read exactly; hostile and broken ones end in one kind of error."""
 
+import io
 import json
 import struct
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ncbench.datasets.formats.objaverse_glb import read_glb
 from ncbench.datasets.mini.layout_objaverse import make_glb
@@ -80,13 +82,14 @@ def test_normals_follow_a_stretch_by_the_inverse_transpose(mirror, tmp_path):
     assert mesh.surfaces[0].texture is None
 
 
-@pytest.mark.parametrize("shape", ["box", "ball", "tower"])
+@pytest.mark.parametrize("shape", ["box", "ball", "tower", "lattice"])
 def test_generated_objects_read_and_are_the_same_each_time(shape, tmp_path):
     content = make_glb(shape, [1, 2])
     assert content == make_glb(shape, [1, 2])
     mesh = read_glb(write(tmp_path, content), MOST)
     assert len(mesh.surfaces) == (3 if shape == "tower" else 1)
-    assert (mesh.surfaces[0].texture is not None) == (shape == "box")
+    assert (mesh.surfaces[0].texture is not None) == (shape in ("box", "lattice"))
+    assert (mesh.surfaces[0].opacity is not None) == (shape == "lattice")
     assert (mesh.surfaces[0].vertex_colour is not None) == (shape == "ball")
     if shape == "ball":
         unit = mesh.vertices / np.linalg.norm(mesh.vertices, axis=-1, keepdims=True)
@@ -105,6 +108,63 @@ def test_real_objects_read(name, faces, parts):
     np.testing.assert_allclose([mesh.vertices.min(0), mesh.vertices.max(0)], scene.bounds, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(mesh.normals, axis=-1), 1, atol=1e-6)
     assert mesh.surfaces[0].texture is not None
+
+
+def painted(rgba, mode, factor=None, **extra):
+    """A triangle with a texture of one pixel, its alpha mode and its base colour."""
+    tree, binary, _, _ = triangle(np.eye(4))
+    out = io.BytesIO()
+    Image.new("RGBA" if len(rgba) == 4 else "RGB", (1, 1), tuple(rgba)).save(out, "PNG")
+    tree["bufferViews"] += [{"buffer": 0, "byteOffset": len(binary), "byteLength": 24}]
+    tree["accessors"].append({"bufferView": 3, "componentType": 5126, "count": 3, "type": "VEC2"})
+    tree["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"] = 3
+    binary += np.zeros((3, 2), np.float32).tobytes()
+    tree["bufferViews"] += [{"buffer": 0, "byteOffset": len(binary), "byteLength": len(out.getvalue())}]
+    binary += out.getvalue() + bytes(-len(out.getvalue()) % 4)
+    tree["buffers"][0]["byteLength"] = len(binary)
+    tree |= {"images": [{"bufferView": 4, "mimeType": "image/png"}], "textures": [{"source": 0}]}
+    looks = {"baseColorTexture": {"index": 0}} | ({"baseColorFactor": factor} if factor else {})
+    tree["materials"] = [{"pbrMetallicRoughness": looks, **({"alphaMode": mode} if mode else {}), **extra}]
+    tree["meshes"][0]["primitives"][0]["material"] = 0
+    return pack(tree, binary)
+
+
+@pytest.mark.parametrize(
+    ("content", "cutoff", "alpha"),
+    [
+        (painted([9, 9, 9, 100], "MASK"), 0.5, 100 / 255),
+        (painted([9, 9, 9, 100], "MASK", alphaCutoff=0.7), 0.7, 100 / 255),
+        (painted([9, 9, 9, 200], "MASK", [1, 1, 1, 0.5]), 0.5, 200 / 255 * 0.5),
+        (painted([9, 9, 9, 100], "BLEND"), 0.25, None),
+        (painted([9, 9, 9, 50], "BLEND"), 0.25, 50 / 255),
+        (painted([9, 9, 9], "BLEND", [1, 1, 1, 0.1]), 0.25, 0.1),
+        (painted([9, 9, 9, 0], "OPAQUE"), None, None),  # its alpha means nothing
+        (painted([9, 9, 9, 0], None), None, None),
+        (painted([9, 9, 9], "MASK"), 0.5, None),
+    ],
+)
+def test_alpha_modes(content, cutoff, alpha, tmp_path):
+    (surface,) = read_glb(write(tmp_path, content), MOST, 0.25).surfaces
+    np.testing.assert_array_equal(surface.texture, [[[9, 9, 9]]])
+    if alpha is None:
+        assert surface.opacity is None
+    else:
+        assert surface.opacity.cutoff == pytest.approx(cutoff)
+        assert surface.opacity.texture[0, 0] / 255 * surface.opacity.factor == pytest.approx(alpha, abs=0.003)
+
+
+@pytest.mark.parametrize("name", ["KHR_draco_mesh_compression", "EXT_meshopt_compression"])
+def test_compressed_meshes_are_named(name, tmp_path):
+    tree, binary, _, _ = triangle(np.eye(4))
+    tree |= {"extensionsUsed": [name]}
+    assert len(read_glb(write(tmp_path, pack(tree, binary)), MOST).faces) == 1  # plain data lie beside
+    required = pack(tree | {"extensionsRequired": [name]}, binary)
+    primitive = tree["meshes"][0]["primitives"][0]
+    primitive["extensions"] = {name: {"bufferView": 0, "attributes": {"POSITION": 0}}}
+    del tree["accessors"][0]["bufferView"]
+    for content in (required, pack(tree, binary)):
+        with pytest.raises(SourceError, match=rf"object\.glb: expected plain meshes, .*\({name}\)\. Unpack"):
+            read_glb(write(tmp_path, content), MOST)
 
 
 def broken(change):

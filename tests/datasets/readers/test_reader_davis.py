@@ -48,6 +48,65 @@ def test_pictures_come_back_as_they_are(root, pictures):
         assert frame.depth is frame.flow is frame.intrinsics is frame.cam_to_world is None
 
 
+def test_instances_are_the_bodies_that_move(root):
+    reader = DavisReader(root, {})
+    assert [str(kind) for kind in reader.extra_features().values()] == ["large_binary"]
+    settings, labelled = LayoutSettings.parse(MINI, "test"), 0
+    for number, name in enumerate(reader.sequences()):
+        scene = clip_scene(settings, settings.sequences[number])
+        moving = [
+            place + 1
+            for place, (one, two) in enumerate(zip(scene.body_poses(0), scene.body_poses(1), strict=True))
+            if np.abs(one - two).max() > 0
+        ]
+        for frame in reader.read(name, [0, 1]):
+            instances, ids = frame.extra["instances"], render_frame(scene, frame.frame).ids
+            assert instances.dtype == np.uint8
+            for label, body in enumerate(moving, 1):
+                np.testing.assert_array_equal(instances == label, ids == body)
+            np.testing.assert_array_equal(instances == 0, ~np.isin(ids, moving))
+            labelled += (instances > 0).sum()
+    assert labelled > 20
+
+
+def test_which_frames_have_labels(root):
+    labels = root / "DAVIS" / "Annotations" / "480p" / "one"
+    both = DavisReader(root, {})
+    before = both.fingerprint("one", [0, 1])
+    (labels / "00001.png").unlink()
+    with pytest.raises(SourceError, match=r"00001\.png: expected the labels .*set instances: first"):
+        DavisReader(root, {})
+    first, second = DavisReader(root, {"instances": "first", "sequences": ["one"]}).read("one", [0, 1])
+    assert first.extra["instances"] is not None
+    assert second.extra["instances"] is None
+    reader = DavisReader(root, {"instances": "first", "sequences": ["one"]})
+    assert reader.fingerprint("one", [0, 1]) != before
+    (frame,) = DavisReader(root, {"instances": "none"}).read("one", [0])
+    assert frame.extra == {"instances": None}
+    assert reader.fingerprint("one", [1]) == DavisReader(root, {"instances": "none"}).fingerprint("one", [1])
+
+
+def test_bad_labels(root):
+    path = root / "DAVIS" / "Annotations" / "480p" / "one" / "00000.png"
+    reader = DavisReader(root, {})
+    content = path.read_bytes()
+    for bad in (b"", content[:-20], content[:60] + b"?" + content[61:], b"x" * 99):
+        path.write_bytes(bad)
+        with pytest.raises(SourceError, match=r"00000\.png"):
+            list(reader.read("one", [0]))
+    Image.fromarray(np.zeros((32, 40), np.uint8)).save(path)
+    with pytest.raises(SourceError, match="expected 48 x 32 pixels like its picture"):
+        list(reader.read("one", [0]))
+    for mode in ("RGB", "I;16", "1"):
+        Image.new(mode, (48, 32)).save(path)
+        with pytest.raises(SourceError, match="expected labels with a palette"):
+            list(reader.read("one", [0]))
+    grey = np.where(np.arange(48) < 9, 255, 0).astype(np.uint8)[None].repeat(32, axis=0)
+    Image.fromarray(grey).save(path)  # the masks of 2016
+    (frame,) = reader.read("one", [0])
+    np.testing.assert_array_equal(frame.extra["instances"], grey)
+
+
 def test_lists_and_choice(root, pictures):
     assert list(DavisReader(root, {"split": "train"}).sequences()) == ["one"]
     assert list(DavisReader(root / "DAVIS", {"split": "val"}).sequences()) == ["two"]
@@ -104,7 +163,7 @@ def test_a_real_video(tmp_path):
         pytest.skip("no real files")
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "JPEGImages" / "480p").symlink_to(REAL)
-    reader = DavisReader(tmp_path, {"sequences": ["lady-running"]})
+    reader = DavisReader(tmp_path, {"sequences": ["lady-running"], "instances": "none"})
     assert reader.sequences() == {"lady-running": tuple(range(10))}
     sizes = {frame.size for frame in reader.read("lady-running", range(10))}
     assert sizes == {(480, 854)}

@@ -1,5 +1,7 @@
 """Objects rendered by the Objaverse reader, against brute force in double precision and against closed forms."""
 
+import contextlib
+import dataclasses
 import gzip
 import io
 import json
@@ -9,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from ncbench import catalog
 from ncbench.cards import DatasetCard
-from ncbench.datasets.formats.objaverse_glb import read_glb
+from ncbench.datasets.formats.objaverse_glb import Mesh, Opacity, Surface, read_glb
 from ncbench.datasets.mini.layout_objaverse import write_objaverse_layout
 from ncbench.datasets.readers.objaverse import ObjaverseReader, _centred
 from ncbench.datasets.readers.objaverse_camera import OrbitRule, make_orbit
+from ncbench.datasets.readers.objaverse_tracer import Tracer
 from ncbench.errors import CardError, SourceError
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "real" / "objaverse_like_glb"
@@ -27,6 +31,7 @@ LAYOUT = {
         {"uid": "2a", "shape": "tower", "licence": "by-nc", "shard": "000-001"},
     ],
 }
+LATTICE = {"objects": [{"uid": "3a", "shape": "lattice"}]}
 SETTINGS = {"axes": "opencv", "frames": 3, "height": 24, "width": 32, "orbit": {"turns": 0.1}, "samples": 2}
 
 
@@ -61,6 +66,97 @@ def first_hits(mesh, origin, directions):
     rows = np.arange(len(t))
     near_an_edge = (np.abs(margin) < 1e-5).any(axis=1)
     return t[rows, best], best, np.stack([1 - u - v, u, v], -1)[rows, best], near_an_edge
+
+
+def first_hits_that_are_there(mesh, origin, directions):
+    """As ``first_hits``, for a mesh of one surface with holes: SciPy reads the alpha at every crossing."""
+    (surface,) = mesh.surfaces
+    alpha = surface.opacity.texture / 255
+    a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
+    best, unsure = np.full(len(directions), np.inf), np.zeros(len(directions), bool)
+    for place, corners in enumerate(mesh.faces):
+        e1, e2 = b[place] - a[place], c[place] - a[place]
+        tuv = np.full((len(directions), 3), np.nan)
+        for ray, direction in enumerate(directions):
+            with contextlib.suppress(np.linalg.LinAlgError):
+                tuv[ray] = np.linalg.solve(np.stack([-direction, e1, e2], axis=1), origin - a[place])
+        t, u, v = tuv.T
+        margin = np.minimum(np.minimum(u, v), 1 - u - v)
+        unsure |= (np.abs(margin) < 1e-4) & (t > 0)
+        texel = np.stack([1 - u - v, u, v], axis=1) @ surface.uv[corners]
+        row, column = (1 - texel[:, 1]) * alpha.shape[0] - 0.5, texel[:, 0] * alpha.shape[1] - 0.5
+        found = map_coordinates(alpha, np.nan_to_num([row, column]), order=1, mode="grid-wrap")
+        hit = (margin >= 0) & (t > 1e-9)
+        unsure |= hit & (np.abs(found - surface.opacity.cutoff) < 1e-6)
+        best = np.where(hit & (found >= surface.opacity.cutoff) & (t < best), t, best)
+    return best, unsure
+
+
+def test_rays_pass_where_a_texture_is_cut_out(tmp_path):
+    write_objaverse_layout(tmp_path, LATTICE)
+    reader = ObjaverseReader(tmp_path, SETTINGS)
+    path = reader._files["3a"]
+    mesh = _centred(path, read_glb(path, 10**6), 0.5)
+    solid = dataclasses.replace(mesh, surfaces=(dataclasses.replace(mesh.surfaces[0], opacity=None),))
+    counts = np.zeros(3, int)
+    frames = list(reader.read("3a", range(2)))
+    for frame in frames:
+        origin, directions = frame.cam_to_world[:3, 3], rays(frame)
+        t, unsure = first_hits_that_are_there(mesh, origin, directions)
+        clear = ~unsure
+        np.testing.assert_array_equal(frame.valid.ravel()[clear], np.isfinite(t)[clear])
+        both = clear & np.isfinite(t)
+        np.testing.assert_allclose(frame.depth.ravel()[both], t[both], rtol=1e-6)
+        outer, _, _, _ = first_hits(solid, origin, directions)
+        counts += [(t[both] == outer[both]).sum(), (t[both] > outer[both] * 1.01).sum(), (outer < t)[clear].sum()]
+    front, inside, _ = counts
+    assert front > 40
+    assert inside > 40  # squares of the far side, seen through holes of the near one
+    assert counts[2] > inside  # and holes with nothing behind
+    # what is seen through a hole now and hidden by a bar in the next frame, and the other way round
+    points = frames[0].depth.reshape(-1, 1) * rays(frames[0]) + frames[0].cam_to_world[:3, 3]
+    seen = frames[0].valid.ravel()
+    origin = frames[1].cam_to_world[:3, 3]
+    t, unsure = first_hits_that_are_there(mesh, origin, points[seen] - origin)
+    unsure |= np.abs(t - 1) > 0.01  # and wholly clear of where the surface itself is only just cut out
+    expected = t < 1 - 1e-4
+    agree = frames[0].occluded.ravel()[seen][~unsure] == expected[~unsure]
+    assert agree.mean() > 0.97
+    pixels = np.asarray(Image.open(io.BytesIO(frames[0].image)))
+    assert (pixels[~frames[0].valid] == 255).mean() > 0.8  # the background shows through
+
+
+def quad(depth, alpha):
+    """Two triangles that fill the view at some depth, with a constant alpha."""
+    corners = np.array([[-9, -9, depth], [9, -9, depth], [9, 9, depth], [-9, 9, depth]], float)
+    return corners, Surface(None, None, None, np.ones(3), None if alpha is None else Opacity(None, alpha, 0.5))
+
+
+def stack(*layers):
+    corners, surfaces = zip(*(quad(depth, alpha) for depth, alpha in layers), strict=True)
+    faces = np.concatenate([np.array([[0, 1, 2], [0, 2, 3]]) + 4 * place for place in range(len(layers))])
+    normals = np.tile([0.0, 0, -1], (4 * len(layers), 1))
+    first = tuple(4 * place for place in range(len(layers)))
+    return Mesh(np.concatenate(corners), faces, normals, np.repeat(np.arange(len(layers)), 2), first, surfaces)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([(1, 0.4), (2, 0.6)], 2),
+        ([(1, 0.5), (2, 0.6)], 1),  # as much as the cutoff is there
+        ([(2, None), (1, 0.4)], 2),
+        ([(1, 0.4)], np.nan),
+        ([(1 + 0.01 * layer, 0.1) for layer in range(20)] + [(3, 1.0)], 3),
+        ([(1 + 0.01 * layer, 0.1) for layer in range(80)] + [(3, 1.0)], np.nan),  # more than a ray is followed through
+    ],
+)
+def test_layers_of_one_alpha(layers, expected):
+    directions = np.array([[0, 0, 1.0], [0.1, 0.2, 1], [-0.3, 0.1, 1]])
+    hits = Tracer(stack(*layers)).trace(np.zeros(3), directions)
+    np.testing.assert_allclose(hits.t, expected, rtol=1e-12)
+    np.testing.assert_array_equal(hits.face >= 0, ~np.isnan(hits.t))
+    np.testing.assert_array_equal(np.isnan(hits.weights).any(axis=1), np.isnan(hits.t))
 
 
 def rays(frame):

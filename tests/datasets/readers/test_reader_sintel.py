@@ -242,6 +242,16 @@ def test_gap_in_the_middle(root):
         SintelReader(root, {})
 
 
+@pytest.mark.parametrize("folder", ["depth", "camdata_left", "flow", "invalid", "occlusions"])
+def test_a_sequence_without_pictures_is_named(root, folder):
+    (root / "training" / folder / "cave_2").mkdir()
+    with pytest.raises(SourceError, match=rf"final: expected the pictures of \['cave_2'\], of which '{folder}' has"):
+        SintelReader(root, {})
+    assert list(SintelReader(root, {"sequences": ["alley_1"]}).sequences()) == ["alley_1"]  # nobody asked for it
+    if folder in ("flow", "invalid", "occlusions"):
+        assert len(SintelReader(root, {"flow": False}).sequences()) == 2
+
+
 def test_one_number_twice(root):
     pictures = root / "training" / "final" / "alley_1"
     shutil.copy(pictures / "frame_0002.png", pictures / "frame_00002.png")
