@@ -1,0 +1,1 @@
+"""Where the motion between two frames comes from: files, geometry, or an estimate from the pictures."""
