@@ -1,0 +1,1 @@
+"""Depth of video: one alignment for each clip, then accuracy and steadiness, streaming."""
