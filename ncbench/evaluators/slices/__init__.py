@@ -1,0 +1,1 @@
+"""Where a model errs: pixels labelled by what is around them, and scored label by label."""

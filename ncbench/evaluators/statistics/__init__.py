@@ -1,0 +1,1 @@
+"""How sure a number is: bootstrap intervals, paired comparisons, average ranks."""
