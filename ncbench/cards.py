@@ -6,7 +6,6 @@ A card says *what* is benchmarked; it is data, so listing and checking cards imp
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,14 @@ from pydantic import Field, StringConstraints, model_validator
 
 from ncbench.errors import CardError
 from ncbench.files import canonical
+from ncbench.names import AxesName, Name, SemVer
+from ncbench.protocol_card import ProtocolCard
 from ncbench.settings import Settings
 from ncbench.sources import Attribute, Source
 
-AxesName = Literal["opencv", "opengl", "dsine", "ldf"]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-SemVer = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# relative, and no part begins with a dot: a card must not reach out of its folder of weights
+WeightFile = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*(/\w[\w.+-]*)*$")]
 
 
 class Licence(Settings):
@@ -74,16 +75,35 @@ class DatasetCard(Settings):
 
 
 class Weights(Settings):
-    """Pinned weights of a learned model."""
+    """Pinned weights of a learned model.
+
+    ``files`` are all files that the adapter reads, relative to the repository's root, each with its sha256, or null
+    where nobody published it. ``revision`` is best a commit's full hash, which nobody can move. Files that lie
+    ``elsewhere`` than on the Hugging Face Hub are taken from the user's own folder; ``homepage`` says where they are.
+    """
 
     repository: str
     revision: str
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[WeightFile, Sha256 | None] = Field(min_length=1)
     licence: Licence
+    host: Literal["huggingface", "elsewhere"] = "huggingface"
+    homepage: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where a person gets the files."""
+        at_hub = f"https://huggingface.co/{self.repository}/tree/{self.revision}"
+        return self.homepage or (at_hub if self.host == "huggingface" else self.repository)
 
 
 class ModelCard(Settings):
-    """``models/<name>.yaml``: an adapter, its settings, and the axes that it answers in."""
+    """``models/<name>.yaml``: an adapter, its settings, and the axes that it answers in.
+
+    ``space`` is ``first_camera`` for a model that answers in the frame of a sequence's first camera (UniGeo).
+    ``normals`` is false for a model of depth alone. ``depth`` says what its depth is: ``metres``, ``relative`` (up to a
+    scale) or ``disparity`` (1 / depth up to a scale and a shift); null where it answers with none. ``requires`` names
+    the modules that the adapter imports beyond ncbench's own dependencies.
+    """
 
     name: Name
     version: SemVer
@@ -93,54 +113,24 @@ class ModelCard(Settings):
     adapter: Attribute
     settings: dict[str, Any] = Field(default_factory=dict)
     axes: AxesName
+    space: Literal["camera", "first_camera"] = "camera"
     weights: Weights | None = None
+    normals: bool = True
+    depth: Literal["metres", "relative", "disparity"] | None = None
+    requires: list[str] = Field(default_factory=list)
     training_sets: list[str] = Field(default_factory=list)
     deterministic: bool = True
 
-    def recipe(self) -> dict[str, Any]:
-        """Return the part of the card that predictions depend on; prose is left out."""
-        kept = {"name", "version", "adapter", "settings", "axes", "weights"}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key in kept}
-
-
-class Expected(Settings):
-    """A value that a result must reach, checked by ``ncbench report --check``."""
-
-    model: str
-    metric: str
-    value: float
-    tolerance: float = Field(gt=0)
-    source: str
-
-
-class ProtocolCard(Settings):
-    """``evaluators/<name>.yaml``: everything that changes a number."""
-
-    name: Name
-    version: SemVer
-    title: str
-    summary: str
-    dataset: Name
-    sequences: list[str] | None = None
-    mask: Literal["valid"] = "valid"
-    resolution: Literal["native"] = "native"
-    pooling: Literal["pixels"] = "pixels"
-    thresholds: list[Annotated[float, Field(gt=0, le=180)]] = Field(
-        default_factory=lambda: [5.0, 7.5, 11.25, 22.5, 30.0]
-    )
-    invalid_prediction: float = Field(default=90.0, ge=0, le=180)
-    expected: list[Expected] = Field(default_factory=list)
-
     @model_validator(mode="after")
-    def _thresholds_ascend(self) -> ProtocolCard:
-        if not self.thresholds or any(a >= b for a, b in itertools.pairwise(self.thresholds)):
-            raise ValueError(f"thresholds must be a non-empty ascending list, got {self.thresholds}")
+    def _answers_something(self) -> ModelCard:
+        if not self.normals and self.depth is None:
+            raise ValueError("a model answers with normals, depth or both: set 'normals: true' or say what 'depth' is")
         return self
 
-    def scoring(self) -> dict[str, Any]:
-        """Return the part of the card that a number depends on; prose and expected values are left out."""
-        prose = {"title", "summary", "expected"}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in prose}
+    def recipe(self) -> dict[str, Any]:
+        """Return the part of the card that predictions depend on; prose is left out."""
+        kept = {"name", "version", "adapter", "settings", "axes", "space", "weights"}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key in kept}
 
 
 class ReportCard(Settings):

@@ -15,9 +15,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ncbench.cards import DatasetCard, ModelCard, ProtocolCard, ReportCard, read_yaml, to_yaml
+from ncbench.cards import DatasetCard, ModelCard, ReportCard, read_yaml, to_yaml
 from ncbench.errors import CardError
 from ncbench.files import replacing_folder
+from ncbench.protocol_card import ProtocolCard
 from ncbench.settings import suggest
 
 ENTRY_POINT_GROUP = "ncbench.catalogs"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ncbench import catalog
-from ncbench.cards import ProtocolCard, digest
+from ncbench.cards import digest
 from ncbench.datasets.recipe import recipe_for, stored_card
 from ncbench.datasets.store import Store, open_store
 from ncbench.errors import ScoreError
 from ncbench.files import write_json
+from ncbench.protocol_card import ProtocolCard
 from ncbench.settings import suggest
 
 LOCK_SCHEMA = 1
@@ -52,20 +53,24 @@ def protocol_sequences(protocol: ProtocolCard, store: Store) -> dict[str, list[i
         store: Its data set.
 
     Returns:
-        Sequence -> frame indices, in the store's order.
+        Sequence -> frame indices, in the store's order; a sequence of which no frame is chosen is left out.
 
     Raises:
         ScoreError: The protocol names a sequence that the store lacks.
     """
-    if protocol.sequences is None:
-        return dict(store.sequences)
-    missing = sorted(set(protocol.sequences) - set(store.sequences))
+    names = store.sequences if protocol.sequences is None else protocol.sequences
+    missing = sorted(set(names) - set(store.sequences))
     if missing:
         raise ScoreError(
             f"protocol '{protocol.name}' names sequences that the store of '{protocol.dataset}' lacks: "
             f"{', '.join(missing)}. {suggest(missing[0], store.sequences)}"
         )
-    return {name: frames for name, frames in store.sequences.items() if name in protocol.sequences}
+    chosen = {
+        name: [frames[position] for position in protocol.frames.positions(len(frames))]
+        for name, frames in store.sequences.items()
+        if name in set(names)
+    }
+    return {name: frames for name, frames in chosen.items() if frames}
 
 
 def lock_protocol(name: str, stores: Path, to: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from ncbench import catalog
-from ncbench.cards import DatasetCard, ModelCard, ProtocolCard, ReportCard, digest, read_yaml, to_yaml
+from ncbench.cards import DatasetCard, ModelCard, ReportCard, digest, read_yaml, to_yaml
 from ncbench.errors import CardError, StoreError
+from ncbench.protocol_card import ProtocolCard
 from ncbench.registry import load_attribute
 
 MODEL = {

@@ -12,7 +12,7 @@ from ncbench.cli import app
 from ncbench.sources import select
 
 VERBS = ["fetch", "prepare", "verify", "repair", "audit", "export"]
-VERBS += ["predict", "evaluate", "report", "cards", "doctor"]
+VERBS += ["predict", "evaluate", "probe", "report", "cards", "doctor"]
 LISTS = [[group, verb] for group in ("datasets", "models", "protocols") for verb in ("list", "show")]
 
 
@@ -77,7 +77,9 @@ def test_an_error_is_one_line_without_traceback(tmp_path):
     [
         (["predict", "frontl", "rooms"], 2, "Did you mean 'frontal'"),
         (["predict", "frontal", "rooms", "--stores", "nowhere"], 4, "nowhere"),
-        (["evaluate", "frontal", "rooms", "--stores", "nowhere"], 4, "nowhere"),
+        (["evaluate", "frontal", "--protocol", "rooms", "--stores", "nowhere"], 4, "nowhere"),
+        (["evaluate", "frontal", "-p", "romms"], 2, "Did you mean 'rooms'"),
+        (["probe", "frontal", "-p", "rooms", "--stores", "nowhere"], 4, "nowhere"),
         (["verify", "nowhere"], 4, "nowhere"),
         (["report", "--results", "nowhere"], 6, "ncbench evaluate"),
         (["fetch", "scannet", "--to", "nowhere"], 3, "must be obtained by hand"),

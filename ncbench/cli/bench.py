@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from ncbench.cli.options import (
+    FLOW,
     PREDICTIONS,
     REPORT,
     RESULTS,
     STORES,
+    Axes,
+    FrameOffset,
+    Jobs,
+    Key,
     ModelName,
+    Pattern,
     Predictions,
+    PredictionsName,
     ProtocolName,
+    ProtocolOption,
     Results,
     Stores,
 )
@@ -30,38 +39,117 @@ def predict(
     stores: Stores = STORES,
     predictions: Predictions = PREDICTIONS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again whatever is there.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the model's weights, for work offline; default: the Hub's cache.")
+    ] = None,
+    devices: Annotated[
+        str,
+        typer.Option(help="Such as 'cuda:0,cuda:1': one worker each. Default: cuda:0 where there is one, else cpu."),
+    ] = "",
+    jobs: Jobs = 1,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the network.")] = "fp32",
+    compile_network: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="What all randomness is drawn from.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Frames at a time for a per-frame model; default: as many as fit.")
+    ] = None,
 ) -> None:
-    """Run a model over a protocol's data and store its normals; resumes by sequence."""
+    """Run a model over a protocol's data and store its answers; resumes by sequence."""
+    from ncbench.models.run import RunOptions
     from ncbench.models.run import predict as run
     from ncbench.progress import progress_bar
 
+    named = tuple(name.strip() for name in devices.split(",") if name.strip())
+    options = RunOptions(weights, named, jobs, precision, compile_network, seed, batch_size)
     with progress_bar(f"{model} on {protocol}") as report:
-        folder = run(model, protocol, stores=stores, predictions=predictions, overwrite=overwrite, progress=report)
+        folder = run(
+            model,
+            protocol,
+            stores=stores,
+            predictions=predictions,
+            overwrite=overwrite,
+            progress=report,
+            options=options,
+        )
     typer.echo(f"{model} on {protocol}: {folder}")
 
 
-@app.command(epilog="Example: ncbench evaluate depth_oracle motorcycle")
+@app.command(
+    epilog="Example: ncbench evaluate depth_oracle --protocol motorcycle, or "
+    "ncbench evaluate my_results/ --protocol dsine-sintel --axes opengl --pattern '{sequence}/{frame:04d}.png'"
+)
 def evaluate(
-    model: ModelName,
-    protocol: ProtocolName,
+    preds: PredictionsName,
+    protocol: ProtocolOption,
     stores: Stores = STORES,
     predictions: Predictions = PREDICTIONS,
     results: Results = RESULTS,
+    axes: Axes = None,
+    name: Annotated[str | None, typer.Option(help="What a plain folder's result is called.")] = None,
+    pattern: Pattern = None,
+    key: Key = None,
+    frame_offset: FrameOffset = 0,
+    jobs: Jobs = 1,
+    probe: Annotated[
+        Literal["stop", "warn", "off"],
+        typer.Option(help="Where the predictions look wrongly read: stop, score and warn, or do not look."),
+    ] = "stop",
+    expect: Annotated[
+        Path | None, typer.Option(help="Values to reach: CSV, YAML, JSON or a result.json; exits 6 on a miss.")
+    ] = None,
+    flow_cache: Annotated[Path, typer.Option(help="Folder that estimated flow is kept in.")] = FLOW,
 ) -> None:
-    """Score stored predictions; exits 6 where a frame could not be scored (the result says which)."""
-    from ncbench.errors import ScoreError
+    """Score predictions; resumes by sequence. Exits 6 where a frame could not be scored or the probe stops."""
+    from ncbench.evaluators.expected import require_expected
+    from ncbench.evaluators.predictions import FolderOptions
     from ncbench.evaluators.run import evaluate as run
     from ncbench.progress import progress_bar
 
-    with progress_bar(f"score {model} on {protocol}") as report:
-        frame = run(model, protocol, stores=stores, predictions=predictions, results=results, progress=report)
-    row = frame.iloc[0]
-    folder = results / row["protocol"] / row["model"]
-    if row["status"] == "empty":
-        raise ScoreError(f"{folder}: no pixel of the truth is valid, so that there is nothing to score.")
-    if row["status"] == "partial":
-        raise ScoreError(f"{folder}: {row['failed']} of {row['frames']} frames failed; frames.parquet says why.")
-    typer.echo(f"{row['model']} on {row['protocol']}: mean {row['mean']:.2f}°, median {row['median']:.2f}° ({folder})")
+    options = FolderOptions(axes, name, pattern, key, frame_offset)
+    with progress_bar(f"score {preds} on {protocol}") as report:
+        frame = run(
+            preds,
+            protocol,
+            stores=stores,
+            predictions=predictions,
+            results=results,
+            options=options,
+            jobs=jobs,
+            on_mistake=probe,
+            flow_cache=flow_cache,
+            progress=report,
+        )
+    _print_scores(frame.iloc[0].to_dict(), results)
+    if expect:
+        row = frame.iloc[0]
+        require_expected(results / row["protocol"] / row["model"], expect)
+
+
+@app.command(
+    "probe",
+    epilog="Example: ncbench probe my_results/ --protocol dsine-sintel --axes opengl",
+)
+def probe_predictions(
+    preds: PredictionsName,
+    protocol: ProtocolOption,
+    stores: Stores = STORES,
+    predictions: Predictions = PREDICTIONS,
+    axes: Axes = None,
+    pattern: Pattern = None,
+    key: Key = None,
+    frame_offset: FrameOffset = 0,
+) -> None:
+    """Say whether predictions are read rightly: axes, encoding, place, order. Exits 6 where they are not."""
+    from ncbench.evaluators.predictions import FolderOptions
+    from ncbench.evaluators.run import probe_named
+
+    options = FolderOptions(axes, None, pattern, key, frame_offset)
+    diagnosis = probe_named(preds, protocol, stores=stores, predictions=predictions, options=options)
+    typer.echo(f"{diagnosis.kind}: {diagnosis.message}")
+    if diagnosis.fix:
+        typer.echo(f"remedy: {diagnosis.fix}")
+    if diagnosis.fatal:
+        raise typer.Exit(6)
 
 
 @app.command(epilog="Example: ncbench report --results data/results --to reports/generated")
@@ -89,3 +177,19 @@ def report(
         typer.echo(str(path))
     if check:
         check_expected(results)
+
+
+def _print_scores(row: Mapping[Any, Any], results: Path) -> None:
+    """Say how it went, headline first; raise where there is no complete result."""
+    from ncbench.errors import ScoreError
+
+    folder = results / row["protocol"] / row["model"]
+    if row["mistake"]:
+        typer.secho(f"warning: {row['mistake']}", err=True, fg="yellow")
+    if row["status"] == "empty":
+        raise ScoreError(f"{folder}: no pixel of the truth is valid, so that there is nothing to score.")
+    if row["status"] == "partial":
+        raise ScoreError(f"{folder}: {row['failed']} of {row['frames']} frames failed; frames.parquet says why.")
+    headline = {"mean": "°", "median": "°", "bfd_flicker": "°", "abs_rel": "", "delta1": "", "tae": " %"}
+    shown = ", ".join(f"{name} {row[name]:.2f}{unit}" for name, unit in headline.items() if name in row)
+    typer.echo(f"{row['model']} on {row['protocol']}: {shown} ({folder})")

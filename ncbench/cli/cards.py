@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from ncbench.cards import Card
 
+_WRAPPED = {"title", "licence", "weights", "training sets", "runnable here"}
+
 datasets_app = typer.Typer(no_args_is_help=True, help="List and show data sets.")
 models_app = typer.Typer(no_args_is_help=True, help="List and show models.")
 protocols_app = typer.Typer(no_args_is_help=True, help="List, show and lock evaluation protocols.")
@@ -51,17 +53,24 @@ def datasets_show(name: DatasetName) -> None:
 
 
 @models_app.command("list", epilog="Example: ncbench models list")
-def models_list() -> None:
-    """List every model, its kind and the axes that it answers in."""
+def models_list(
+    weights: Annotated[Path | None, typer.Option(help="Folder of weights, where not in the Hub's cache.")] = None,
+) -> None:
+    """List every model: what it answers, its weights, what it was trained on, and whether it can run here."""
     from ncbench import catalog
     from ncbench.cards import ModelCard
+    from ncbench.models.readiness import obstacles
 
     cards, problems = catalog.load_all(ModelCard)
-    rows = [
-        (name, card.title, card.kind, card.axes, card.weights.licence.name if card.weights else "no weights")
-        for name, card in cards.items()
-    ]
-    _print_list(("name", "title", "kind", "axes", "weights"), rows, problems)
+    rows = []
+    for name, card in cards.items():
+        own = card.weights
+        answers = (card.axes if card.normals else "-", card.depth or "-")
+        pinned = (f"{own.repository}@{own.revision[:7]}", own.licence.name) if own else ("none", "-")
+        here = "; ".join(obstacles(card, weights)) or "yes"
+        rows.append((name, card.kind, *answers, *pinned, ", ".join(card.training_sets) or "-", here))
+    columns = ("name", "kind", "axes", "depth", "weights", "licence", "training sets", "runnable here")
+    _print_list(columns, rows, problems)
 
 
 @models_app.command("show", epilog="Example: ncbench models show depth_oracle")
@@ -77,10 +86,10 @@ def models_show(name: ModelName) -> None:
 def protocols_list() -> None:
     """List every protocol and its data set."""
     from ncbench import catalog
-    from ncbench.cards import ProtocolCard
+    from ncbench.protocol_card import ProtocolCard
 
     cards, problems = catalog.load_all(ProtocolCard)
-    rows = [(name, card.title, card.dataset, card.pooling, card.resolution) for name, card in cards.items()]
+    rows = [(name, card.title, card.dataset, card.pooling, card.resolution_text()) for name, card in cards.items()]
     _print_list(("name", "title", "data set", "pooling", "resolution"), rows, problems)
 
 
@@ -88,7 +97,8 @@ def protocols_list() -> None:
 def protocols_show(name: ProtocolName) -> None:
     """Print a protocol's card, defaults included, and which models were trained on its data set."""
     from ncbench import catalog
-    from ncbench.cards import ModelCard, ProtocolCard
+    from ncbench.cards import ModelCard
+    from ncbench.protocol_card import ProtocolCard
 
     card = catalog.load(ProtocolCard, name)
     _print_card(card)
@@ -120,7 +130,7 @@ def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problem
     shown = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         # prose gives way to a narrow terminal; the rest, names above all, is never cut
-        shown.add_column(column, no_wrap=column not in {"title", "licence"})
+        shown.add_column(column, no_wrap=column not in _WRAPPED)
     for row in rows:
         shown.add_row(*map(escape, row))
     Console().print(shown)

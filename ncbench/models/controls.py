@@ -35,6 +35,8 @@ class NoSettings(Settings):
 class Frontal(NormalModel):
     """Every pixel faces the camera: (0, 0, -1)."""
 
+    per_frame = True
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         NoSettings.parse(settings, where="control Frontal, settings")
 
@@ -53,8 +55,9 @@ class DepthOracleSettings(Settings):
 class DepthOracle(NormalModel):
     """Normals from the true depth, by another method than the ground truth's: what perfect depth is worth."""
 
+    per_frame = True
     needs_truth: ClassVar[bool] = True
-    needs_intrinsics: ClassVar[bool] = True
+    needs_intrinsics: bool = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = DepthOracleSettings.parse(settings, where="control DepthOracle, settings")
@@ -89,6 +92,7 @@ class RotationSettings(Settings):
 class Flicker(NormalModel):
     """The truth, each frame turned as a whole about an axis drawn anew: temporal noise without spatial noise."""
 
+    per_frame = True
     needs_truth: ClassVar[bool] = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -107,6 +111,7 @@ class Flicker(NormalModel):
 class Bias(NormalModel):
     """The truth, every frame turned by the same rotation: a steady error without flicker."""
 
+    per_frame = True
     needs_truth: ClassVar[bool] = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -127,6 +132,7 @@ class BlurSettings(Settings):
 class Blur(NormalModel):
     """The truth, smoothed by a Gaussian over valid pixels and made unit again: steady, but without detail."""
 
+    per_frame = True
     needs_truth: ClassVar[bool] = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

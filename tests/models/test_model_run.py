@@ -1,15 +1,21 @@
 """Prediction stores: resumable by sequence, tied to model and data."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from ncbench import catalog, open_store
 from ncbench.cards import ModelCard
 from ncbench.errors import ModelError, StoreError
 from ncbench.models.controls import Frontal
-from ncbench.models.run import predict
+from ncbench.models.execution import Execution
+from ncbench.models.record import SEQUENCES_FILE, read_run
+from ncbench.models.run import RunOptions, predict
 
 
 def test_a_prediction_store_holds_every_frame_and_says_how_it_was_made(tiny):
@@ -55,3 +61,129 @@ def test_a_changed_card_predicts_anew(tiny):
         path.write_text(yaml.safe_dump(card | {"settings": {"degrees": degrees}}))
         digests.append(open_store(predict("bias", "tiny")).manifest.digest)
     assert digests[0] != digests[1]
+
+
+MODEL = """
+import numpy as np
+from ncbench.errors import ModelError
+from ncbench.models.base import Answer, NormalModel
+from ncbench.models.weights import read_tensors
+
+
+class Depth(NormalModel):
+    per_frame = True
+    gives_confidence = True
+
+    def __init__(self, settings):
+        self.fits = settings.get("fits", 1000)
+
+    def load(self, runtime):
+        super().load(runtime)
+        self.factor = 1.0 if runtime.weights is None else float(read_tensors(runtime.weights / "w.safetensors")["f"])
+        self.factor *= {"fp32": 1, "bf16": 2, "fp16": 3}[runtime.precision]
+
+    def predict(self, clip):
+        if len(clip.frames) > self.fits:
+            raise MemoryError
+        depth = np.stack([np.full(image.shape[:2], self.factor * (frame + 1), np.float32)
+                          for frame, image in zip(clip.frames, clip.images, strict=True)])
+        depth[:, 0, 0] = np.nan
+        return Answer(None, depth=depth, confidence=depth * 0 + 0.5)
+"""
+
+
+@pytest.fixture
+def depth_model(tiny, monkeypatch):
+    """Puts a model of depth alone where worker processes find it too, and writes its card."""
+    (tiny / "models").mkdir()
+    (tiny / "depth_of_test.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(str(tiny))
+    monkeypatch.setenv("PYTHONPATH", str(tiny))
+
+    def write(**changes):
+        values = {"name": "deep", "version": "1.0.0", "title": "", "summary": "", "kind": "image", "axes": "opencv"}
+        values |= {"adapter": "depth_of_test:Depth", "normals": False, "depth": "metres"}
+        (tiny / "models" / "deep.yaml").write_text(yaml.safe_dump(values | changes))
+
+    write()
+    yield write
+    sys.modules.pop("depth_of_test", None)
+
+
+def test_depth_and_confidence_are_stored(depth_model):
+    folder = predict("deep", "tiny", options=RunOptions(batch_size=2, seed=5))
+    frame = open_store(folder).read("two", 1)
+    assert np.isnan(frame.depth[0, 0])
+    assert (frame.depth.ravel()[1:] == 2).all()
+    assert frame.extra["confidence"][3, 4] == 0.5
+    assert not frame.valid.any()
+    run = read_run(folder)
+    assert (run["seed"], run["batch_size"], run["precision"], run["device"]) == (5, 2, "fp32", "cpu")
+    lines = [json.loads(line) for line in (folder / SEQUENCES_FILE).read_text().splitlines()]
+    assert [(line["sequence"], line["frames"], line["batch"]) for line in lines] == [("one", 3, 2), ("two", 3, 2)]
+    assert run["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=2e-3)
+    assert all(line["peak_memory_bytes"] > 0 for line in lines)
+
+
+def test_out_of_memory_is_noted_in_the_run(depth_model):
+    depth_model(settings={"fits": 1})
+    folder = predict("deep", "tiny")
+    assert open_store(folder).read("one", 2).depth[1, 1] == 3
+    assert "memory ran out at 3 frames at a time, went on with 1 (1 of 2 sequences)" in read_run(folder)["notes"]
+
+
+def test_a_worker_on_each_device_writes_what_one_process_writes(depth_model):
+    one = open_store(predict("deep", "tiny")).manifest.digest
+    # torch's "meta" stands for a device beside the CPU; this model never asks it to compute
+    two = open_store(predict("deep", "tiny", overwrite=True, options=RunOptions(devices=("cpu", "meta"))))
+    assert two.manifest.digest == one
+    assert read_run(two.path)["workers"] == 2
+    lines = [json.loads(line) for line in (two.path / SEQUENCES_FILE).read_text().splitlines()]
+    assert sorted(line["sequence"] for line in lines) == ["one", "two"]
+    assert {line["device"] for line in lines} <= {"cpu", "meta"}
+
+
+def test_weights_precision_and_seed_are_part_of_what_is_kept(depth_model, tiny):
+    licence = {"name": "MIT", "redistribution": True}
+    weights = {"repository": "o/r", "revision": "1", "files": {"w.safetensors": None}, "licence": licence}
+    depth_model(weights=weights)
+    (tiny / "w").mkdir()
+
+    def told(factor, **options):
+        save_file({"f": torch.tensor(factor)}, tiny / "w" / "w.safetensors")
+        folder = predict("deep", "tiny", options=RunOptions(weights=tiny / "w", **options))
+        return open_store(folder).read("one", 0).depth[1, 1], read_run(folder)
+
+    first, run = told(1.0)
+    assert first == 1
+    assert list(run["weights"]["sha256"]) == ["w.safetensors"]
+    assert told(5.0)[0] == 5
+    assert told(5.0, precision="fp16")[0] == 15
+    assert told(5.0, precision="fp16", seed=3)[1]["frames_predicted"] == 6
+    assert told(5.0, precision="fp16", seed=3)[1]["seed"] == 3
+    (tiny / "w" / "w.safetensors").unlink()
+    with pytest.raises(ModelError, match="w.safetensors is missing"):
+        predict("deep", "tiny", options=RunOptions(weights=tiny / "w"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (RunOptions(batch_size=4), "looks at 8 frames together"),
+        (RunOptions(jobs=0), "at least 1"),
+        (RunOptions(devices=("cpu", "cpu")), "names a device twice"),
+        (RunOptions(devices=("cuda:7",)), "device 'cuda:7' is not here"),
+        (RunOptions(devices=("mps",), jobs=2), "--jobs 2 is for work on the CPU"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(tiny, options, words):
+    with pytest.raises(ModelError, match=words):
+        predict("frozen", "tiny", options=options)
+
+
+def test_each_worker_claims_a_device_of_its_own(tmp_path):
+    execution = Execution(devices=("cuda:0", "cuda:1"), scratch=tmp_path)
+    assert [execution.claim(), execution.claim()] == ["cuda:0", "cuda:1"]
+    with pytest.raises(ModelError, match="all devices of this run are taken"):
+        execution.claim()
+    assert [Execution(devices=("cuda:3",)).claim() for _ in range(2)] == ["cuda:3"] * 2

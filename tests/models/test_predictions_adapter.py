@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ncbench import evaluate, load_model, open_store
-from ncbench.errors import CardError, ModelError
+from ncbench.errors import CardError, ModelError, ScoreError
 from ncbench.models.run import predict
 
 # x right, y down, z forward to: the signs of each convention, written out by hand
@@ -69,7 +69,9 @@ def test_the_wrong_axes_score_terribly(tiny):
             save(tiny / "results" / sequence / f"{frame:06d}.npy", store.read(sequence, frame).normal)
     card_for(tiny, axes="dsine")
     predict("mine", "tiny")
-    assert evaluate("mine", "tiny").iloc[0]["mean"] > 90
+    with pytest.raises(ScoreError, match="card says axes: dsine"):
+        evaluate("mine", "tiny")
+    assert evaluate("mine", "tiny", on_mistake="off").iloc[0]["mean"] > 90
 
 
 def test_other_files_are_other_predictions(tiny):
@@ -94,7 +96,7 @@ def test_missing_frame_wrong_size_and_missing_folder_are_named(tiny):
         for frame in range(3):
             save(tiny / "results" / sequence / f"{frame:06d}.npy", good)
     (tiny / "results" / "one" / "000001.npy").unlink()
-    with pytest.raises(ModelError, match=r"one/000001.npy: no prediction for sequence 'one', frame 1"):
+    with pytest.raises(ModelError, match=r"no prediction for sequence 'one', frame 1: looked for one/000001.npy"):
         predict("mine", "tiny")
     save(tiny / "results" / "one" / "000001.npy", good[:12, :16])
     with pytest.raises(ModelError, match="expected 24x32 .* found 12x16"):

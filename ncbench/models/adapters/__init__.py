@@ -1,0 +1,1 @@
+"""Adapters of learned models, and of any command."""
