@@ -1,183 +1,245 @@
-"""From a prediction store and a data store to a result: one JSON, and one Parquet row for each frame."""
+"""From predictions and a data store to a result: one JSON, and tables in Parquet beside it."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from ncbench import catalog
-from ncbench.cards import ModelCard, ProtocolCard
-from ncbench.datasets.frame import Frame
-from ncbench.datasets.store import Store, open_store
-from ncbench.errors import NcbenchError, ScoreError
-from ncbench.evaluators.angular import AngularState, angular_error, check_invariants, metric_name
+from ncbench.datasets.store import Store
+from ncbench.engine.local import run
+from ncbench.errors import ScoreError
+from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces
+from ncbench.evaluators.framing import frame_view
+from ncbench.evaluators.parts import Parts
+from ncbench.evaluators.predictions import FolderOptions, PredictionSource, find_predictions
+from ncbench.evaluators.probe import Diagnosis, ProbeOptions, Rule, probe_frames
+from ncbench.evaluators.scoring import PieceScores, score_piece
+from ncbench.evaluators.summary import Scores, gather, summarize
+from ncbench.evaluators.view import FloatMap, View
 from ncbench.files import file_sha256, replacing_file, write_json
-from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
 from ncbench.protocol import open_target, protocol_digest, protocol_sequences
-from ncbench.provenance import code_revision, machine, package_versions
+from ncbench.protocol_card import ProtocolCard
+from ncbench.provenance import code_revision, machine, package_versions, peak_memory_bytes
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
 RESULT_FILE = "result.json"
 FRAMES_FILE = "frames.parquet"
+MEASURES_FILE = "measures.parquet"
+SLICES_FILE = "slices.parquet"
+UNITS_FILE = "units.npz"
+PARTS_FOLDER = "parts"
 Progress = Callable[[int, int], None]
+OnMistake = Literal["stop", "warn", "off"]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What scoring a prediction store gives.
-
-    Attributes:
-        frames: One row a frame: sequence, frame, status, error, pixels, invalid, then the metrics of that frame.
-        state: Pooled statistics over the pixels of all scored frames.
-    """
-
-    frames: pd.DataFrame
-    state: AngularState
-
-    @property
-    def failed(self) -> int:
-        """How many frames could not be scored."""
-        return int((self.frames["status"] != "scored").sum())
-
-
-def score(preds: Store, target: Store, protocol: ProtocolCard, progress: Progress | None = None) -> Scores:
+def score(
+    source: PredictionSource,
+    target: Store,
+    protocol: ProtocolCard,
+    *,
+    jobs: int = 1,
+    parts: Parts | None = None,
+    flow_cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Scores:
     """Score every frame that the protocol names; a frame that cannot be scored is a row with its error.
 
     Args:
-        preds: Store of predictions.
+        source: Where predictions come from.
         target: Store of the protocol's data set.
         protocol: What to score, and how.
+        jobs: Worker processes; the scores are the same for any number.
+        parts: Finished pieces of an earlier run; None scores all of them.
+        flow_cache: Folder that estimated flow is kept in.
         progress: Called with (frames done, frames in all).
 
     Returns:
-        Rows and pooled statistics.
+        The scores.
 
     Raises:
-        ScoreError: The protocol names a sequence that the data set lacks.
+        NcbenchError: The protocol names a sequence that the data set lacks, or asks for what the data or this machine
+            cannot give.
     """
-    plan = [(name, frame) for name, frames in protocol_sequences(protocol, target).items() for frame in frames]
-    total = AngularState.empty(protocol.thresholds)
-    rows: list[dict[str, Any]] = []
-    for done, (sequence, frame) in enumerate(plan, start=1):
-        row: dict[str, Any] = {"sequence": sequence, "frame": frame, "status": "scored", "error": ""}
-        try:
-            state = _score_frame(preds.read(sequence, frame, ()), target.read(sequence, frame, ()), protocol)
-        except NcbenchError as error:
-            rows.append(row | {"status": "failed", "error": str(error), "pixels": 0, "invalid": 0})
-        else:
-            rows.append(row | {"pixels": state.count, "invalid": state.invalid} | state.metrics())
-            total += state
+    examiner = Examiner(protocol, target, source, flow_cache)
+    pieces = plan_pieces(protocol, protocol_sequences(protocol, target))
+    finished: dict[Piece, PieceScores] = {}
+    if parts:
+        finished = {piece: scores for piece in pieces if (scores := parts.load(piece)) is not None}
+    frames = sum(len(piece.frames) for piece in pieces)
+    done = sum(len(piece.frames) for piece in finished)
+    left = [piece for piece in pieces if piece not in finished]
+    for piece, scores in run(functools.partial(score_piece, examiner), left, jobs):
+        finished[piece] = scores
+        if parts:
+            parts.keep(piece, scores)
+        done += len(piece.frames)
         if progress:
-            progress(done, len(plan))
-    columns = ["sequence", "frame", "status", "error", "pixels", "invalid", "mean", "median", "rmse"]
-    return Scores(pd.DataFrame(rows, columns=columns + [metric_name(t) for t in protocol.thresholds]), total)
+            progress(done, frames)
+    return gather(protocol, [finished[piece] for piece in pieces])
+
+
+def probe(source: PredictionSource, target: Store, protocol: ProtocolCard) -> Diagnosis:
+    """Look at some frames for wrong axes, encodings, places and orders.
+
+    Args:
+        source: Where predictions come from.
+        target: Store of the protocol's data set.
+        protocol: Its frames, crop and resolution, and how clear a mistake must be.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        NcbenchError: The protocol names a sequence that the data set lacks, or scores depth.
+    """
+    if protocol.task != "normals":
+        raise ScoreError(f"protocol '{protocol.name}' scores {protocol.task}: there are no axes to probe")
+    examiner = Examiner(protocol, target, source)
+    sequences = protocol_sequences(protocol, target)
+
+    def read(sequence: str, frame: int) -> tuple[FloatMap, FloatMap | None, View]:
+        view = examiner.view(sequence, frame, whole=True)
+        first = None
+        if source.card.space == "first_camera":
+            first = examiner.view(sequence, sequences[sequence][0], whole=True)
+        found = source.read(sequence, frame, "normals", raw=True)
+        if found.normal is not None and found.normal.shape[:2] == view.size[::-1] != view.size:
+            return found.normal, found.raw, view  # lying on its side: the probe says so
+        preds, raw = examiner.preds(view, first, raw=True)
+        return preds, raw, frame_view(view, protocol)
+
+    rule = Rule(share=protocol.probe.share, degrees=protocol.probe.degrees)
+    return probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule))
+
+
+def probe_named(
+    preds: str | Path, protocol: str, *, stores: Path, predictions: Path, options: FolderOptions
+) -> Diagnosis:
+    """Probe what a user names; see ``evaluate`` for the arguments and ``probe`` for what comes back."""
+    card = catalog.load(ProtocolCard, protocol)
+    target = open_target(stores, card)
+    return probe(find_predictions(preds, card.name, target, predictions, options, card.task), target, card)
 
 
 def evaluate(
-    model: str,
+    preds: str | Path,
     protocol: str,
     *,
     stores: Path = Path("data/stores"),
     predictions: Path = Path("data/predictions"),
     results: Path = Path("data/results"),
+    options: FolderOptions | None = None,
+    jobs: int = 1,
+    on_mistake: OnMistake = "stop",
+    flow_cache: Path | None = Path("data/flow"),
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Score stored predictions under a protocol and write ``<results>/<protocol>/<model>/``.
+    """Score predictions under a protocol and write ``<results>/<protocol>/<model>/``; resumes by sequence.
 
     Args:
-        model: Name of a model card, or a path to a YAML file.
+        preds: A model's name (``ncbench predict`` made its store), a prediction store, or a plain folder of files.
         protocol: Name of a protocol card, or a path to a YAML file.
         stores: Folder of prepared data sets.
-        predictions: Folder of prediction stores (``ncbench predict`` writes them).
+        predictions: Folder of prediction stores.
         results: Where the result goes.
+        options: What is stated about a plain folder: its axes above all.
+        jobs: Worker processes.
+        on_mistake: What happens where the probe finds that the predictions are read wrongly: ``stop``; ``warn`` scores
+            them all the same, and the result says so; ``off`` does not look.
+        flow_cache: Folder that estimated flow is kept in; None keeps none.
         progress: Called with (frames done, frames in all).
 
     Returns:
-        One row: model, protocol, status, counts and metrics.
+        One row: model, protocol, status, counts, metrics, and ``mistake`` (empty where the probe found none).
 
     Raises:
-        NcbenchError: A card, store or prediction store is missing or broken, or they do not belong together.
+        ScoreError: The probe found a mistake that makes numbers meaningless, and ``on_mistake`` is ``stop``.
+        NcbenchError: A card, store or prediction is missing or broken, or they do not belong together.
     """
     started = time.perf_counter()
-    model_card, protocol_card = catalog.load(ModelCard, model), catalog.load(ProtocolCard, protocol)
-    target = open_target(stores, protocol_card)
-    folder = prediction_folder(predictions, model_card.name, protocol_card.name)
-    preds = open_store(folder)
-    run = read_run(folder)
-    _check_belongs(run, model_card, target, folder)
-    scores = score(preds, target, protocol_card, progress)
-    out = results / protocol_card.name / model_card.name
-    with replacing_file(out / FRAMES_FILE) as temporary:
-        scores.frames.to_parquet(temporary, index=False)
+    card = catalog.load(ProtocolCard, protocol)
+    target = open_target(stores, card)
+    source = find_predictions(preds, card.name, target, predictions, options or FolderOptions(), card.task)
+    model = source.card
+    if model.space != "camera" and card.space == "camera":
+        raise ScoreError(
+            f"model '{model.name}' answers in the frame of the first camera; protocol '{card.name}' scores answers in "
+            "each frame's own. Use a protocol with 'space: first_camera'."
+        )
+    where = f"{model.name} on {card.name}"
+    diagnosis = None
+    if card.task == "normals" and on_mistake != "off":
+        diagnosis = probe(source, target, card)
+        if on_mistake == "stop":
+            diagnosis.require(where)
+    out = results / card.name / model.name
+    code = {"code": code_revision(), "packages": package_versions()}
+    parts = Parts(out / PARTS_FOLDER, Examiner(card, target, source), code)
+    scores = score(source, target, card, jobs=jobs, parts=parts, flow_cache=flow_cache, progress=progress)
     values = {
         "schema": RESULT_SCHEMA,
-        "model": model_card.recipe()
-        | {"title": model_card.title, "kind": model_card.kind, "training_sets": model_card.training_sets},
-        "protocol": protocol_card.scoring() | {"title": protocol_card.title, "sha256": protocol_digest(protocol_card)},
-        "dataset": {"name": protocol_card.dataset, "digest": target.manifest.digest},
-        **summary(scores, where=f"{model_card.name} on {protocol_card.name}"),
-        "frames_sha256": file_sha256(out / FRAMES_FILE),
-        "predictions": {"digest": preds.manifest.digest} | run,
+        "model": model.recipe() | {"title": model.title, "kind": model.kind, "training_sets": model.training_sets},
+        "protocol": _protocol(card),
+        "dataset": {"name": card.dataset, "digest": target.manifest.digest},
+        **summarize(scores, where),
+        "probe": _probe_record(diagnosis),
+        "files": _write_tables(scores, out),
+        "predictions": source.record(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 3),
-            "code": code_revision(),
+            "jobs": jobs,
+            "peak_memory_bytes": peak_memory_bytes(),
+            **code,
             "machine": machine(),
-            "packages": package_versions(),
         },
     }
     write_json(out / RESULT_FILE, values)
-    row = {"model": model_card.name, "protocol": protocol_card.name, "status": values["status"]}
-    return pd.DataFrame([row | values["counts"] | values["metrics"]])
+    parts.clear()
+    mistake = diagnosis.message if diagnosis and diagnosis.fix else ""
+    row = {"model": model.name, "protocol": card.name, "status": values["status"]}
+    return pd.DataFrame([row | values["counts"] | values["metrics"] | {"mistake": mistake}])
 
 
-def summary(scores: Scores, where: str) -> dict[str, Any]:
-    """Reduce scores to what a result states; a partial set has counts but no averages.
-
-    Args:
-        scores: Rows and pooled statistics.
-        where: Whose scores, for messages.
-
-    Returns:
-        ``status`` (``complete``, ``partial`` where a frame failed, ``empty`` where no pixel of the truth is valid),
-        ``counts``, and ``metrics`` (empty unless complete).
-
-    Raises:
-        ScoreError: The metrics contradict one another.
-    """
-    failed, state = scores.failed, scores.state
-    status = "partial" if failed else "complete" if state.count else "empty"
-    metrics = state.metrics() if status == "complete" else {}
-    if metrics:
-        check_invariants(metrics, where)
-    counts = {"frames": len(scores.frames), "scored": len(scores.frames) - failed, "failed": failed}
-    counts |= {"pixels": state.count, "invalid_predictions": state.invalid}
-    return {"status": status, "counts": counts, "metrics": metrics}
+def _protocol(card: ProtocolCard) -> dict[str, Any]:
+    return card.scoring() | {
+        "resolution": card.resolution_text(),
+        "title": card.title,
+        "sha256": protocol_digest(card),
+    }
 
 
-def _score_frame(pred: Frame, target: Frame, protocol: ProtocolCard) -> AngularState:
-    if pred.size != target.size:
-        raise ScoreError(
-            f"sequence '{target.sequence}', frame {target.frame}: prediction is {pred.size[0]}x{pred.size[1]}, "
-            f"truth is {target.size[0]}x{target.size[1]} (height x width). Predict at input size."
-        )
-    mask = target.valid
-    errors = angular_error(pred.normal[mask], target.normal[mask])
-    return AngularState.of(errors, protocol.thresholds, protocol.invalid_prediction)
+def _probe_record(diagnosis: Diagnosis | None) -> dict[str, Any]:
+    if diagnosis is None:
+        return {"kind": "not_probed"}
+    kept = {"kind": diagnosis.kind, "message": diagnosis.message, "fix": diagnosis.fix, "fatal": diagnosis.fatal}
+    errors = {"error_declared": diagnosis.error_declared, "error_fixed": diagnosis.error_fixed}
+    return kept | {name: None if value != value else value for name, value in errors.items()}
 
 
-def _check_belongs(run: dict[str, Any], model: ModelCard, target: Store, folder: Path) -> None:
-    """Refuse predictions made from other data or by another version of the model than the cards name."""
-    what = {"data_digest": "data", "model_digest": f"model card '{model.name}'"}
-    for key, value in prediction_identity(model, target).items():
-        if run.get(key) != value:
-            raise ScoreError(
-                f"{folder / RUN_FILE}: the predictions were made from another version of the {what[key]}. "
-                "Predict again."
-            )
+def _write_tables(scores: Scores, out: Path) -> dict[str, str]:
+    """Write the tables; returns the sha256 of each by name. A table of an earlier result that has none now goes."""
+    tables = {
+        FRAMES_FILE: scores.frames,
+        MEASURES_FILE: scores.measure_rows() if scores.measures else None,
+        SLICES_FILE: scores.slices.frame() if scores.slices else None,
+    }
+    for name, table in tables.items():
+        if table is None:
+            (out / name).unlink(missing_ok=True)
+            continue
+        with replacing_file(out / name) as temporary:
+            table.to_parquet(temporary, index=False)
+    if scores.units:
+        scores.units.save(out / UNITS_FILE)
+    else:
+        (out / UNITS_FILE).unlink(missing_ok=True)
+    names = [*tables, UNITS_FILE]
+    return {name: file_sha256(out / name) for name in names if (out / name).is_file()}

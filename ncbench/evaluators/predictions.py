@@ -1,0 +1,224 @@
+"""Where predictions come from: a store that ``ncbench predict`` made, or a plain folder of files from anywhere."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ncbench import catalog
+from ncbench.cards import ModelCard
+from ncbench.datasets.formats.images import read_depth_file
+from ncbench.datasets.formats.normal_maps import open_normals
+from ncbench.datasets.manifest import CARD
+from ncbench.datasets.readers.base import hash_files
+from ncbench.datasets.store import Store, is_store, open_store
+from ncbench.errors import NcbenchError, ScoreError, StoreError
+from ncbench.evaluators.view import FloatMap
+from ncbench.models.predictions import PredictionFiles
+from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
+from ncbench.names import AxesName
+
+FOLDER_ADAPTER = "ncbench.models.predictions:Predictions"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one frame.
+
+    Attributes:
+        normal: (h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer. None for depth.
+        raw: The numbers as the file holds them, (h, w, 3) float32 in the declared axes; None where only unit vectors
+            were kept or they were not asked for.
+        depth: (h, w) float32, 0 where there is no answer; metres, or whatever the protocol aligns. None for normals.
+    """
+
+    normal: FloatMap | None = None
+    raw: FloatMap | None = None
+    depth: FloatMap | None = None
+
+
+class PredictionSource(abc.ABC):
+    """Predictions by sequence and frame; picklable, so that worker processes can read.
+
+    Attributes:
+        card: The model's card; a plain folder gets one made from what the user stated.
+    """
+
+    card: ModelCard
+
+    @abc.abstractmethod
+    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:
+        """Read one frame.
+
+        Args:
+            sequence: Name of the clip.
+            frame: The data set's frame index.
+            task: ``normals`` or ``depth``.
+            raw: Also give the numbers as the file holds them, where they are known.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            NcbenchError: There is none, or it is damaged.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
+        """Name the content of some frames: other predictions, another text.
+
+        Raises:
+            NcbenchError: A frame is missing.
+        """
+
+    @abc.abstractmethod
+    def record(self) -> dict[str, Any]:
+        """Say where the predictions come from, for the result file; plain values without paths of the machine."""
+
+
+@dataclass(frozen=True)
+class StoredPredictions(PredictionSource):
+    """A prediction store."""
+
+    store: Store
+    card: ModelCard
+
+    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:  # noqa: ARG002 - not kept
+        """Decode one row; its normals are canonical already."""
+        if task == "normals":
+            return Prediction(normal=self.store.read(sequence, frame, ()).normal)
+        depth = self.store.read(sequence, frame, ("depth",)).depth
+        if depth is None:
+            raise StoreError(f"{self.store.path}: sequence '{sequence}', frame {frame} has no depth to score")
+        return Prediction(depth=depth)
+
+    def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:  # noqa: ARG002 - the whole store has one digest
+        """Name the store's content."""
+        return self.store.manifest.digest
+
+    def record(self) -> dict[str, Any]:
+        """Give the store's digest and what ``ncbench predict`` noted."""
+        return {"digest": self.store.manifest.digest} | read_run(self.store.path)
+
+
+@dataclass(frozen=True)
+class FolderPredictions(PredictionSource):
+    """A plain folder of files, one a frame."""
+
+    files: PredictionFiles
+    card: ModelCard
+
+    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:
+        """Read one file: normals as PNG, NPY, NPZ or EXR; depth as PNG (16 bits), NPY, NPZ, EXR or DPT."""
+        path = self.files.path(sequence, frame)
+        if task == "depth":
+            return Prediction(depth=read_depth_file(path, key=self.files.key))
+        stored = open_normals(path, key=self.files.key)
+        return Prediction(normal=stored.unit(self.card.axes)[0], raw=stored.as_stored()[0] if raw else None)
+
+    def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
+        """Hash the files that are there; a missing one is reported when it is read."""
+        present = [path for frame in frames if (path := self._path(sequence, frame)) is not None]
+        return hash_files(self.files.root, present)
+
+    def record(self) -> dict[str, Any]:
+        """Give the settings that the files were read with."""
+        return {"folder": self.files.root.name, **self.files.model_dump(mode="json", exclude={"root"})}
+
+    def _path(self, sequence: str, frame: int) -> Path | None:
+        try:
+            return self.files.path(sequence, frame)
+        except NcbenchError:
+            return None
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What a user states about a plain folder.
+
+    Attributes:
+        axes: The axes of its normals; required, since nothing is guessed. Depth needs none.
+        name: What the result is called; the folder's name where None.
+        pattern: As in ``PredictionFiles``.
+        key: As in ``PredictionFiles``.
+        frame_offset: As in ``PredictionFiles``.
+    """
+
+    axes: AxesName | None = None
+    name: str | None = None
+    pattern: str | None = None
+    key: str | None = None
+    frame_offset: int = 0
+
+
+def find_predictions(
+    preds: str | Path, protocol: str, target: Store, predictions: Path, options: FolderOptions, task: str
+) -> PredictionSource:
+    """Open what the user named.
+
+    Args:
+        preds: A model's name (its store lies in ``predictions``), a prediction store, or a plain folder.
+        protocol: Name of the protocol card.
+        target: Store of the protocol's data set.
+        predictions: Folder of prediction stores.
+        options: What is stated about a plain folder.
+        task: ``normals`` or ``depth``.
+
+    Returns:
+        The source.
+
+    Raises:
+        ScoreError: The store was made from other data or by another version of the model, or options are missing or
+            out of place.
+        NcbenchError: There is no such model, store or folder.
+    """
+    path = Path(preds)
+    if path.is_dir() and not is_store(path):
+        return _folder(path, options, task)
+    if options != FolderOptions():
+        raise ScoreError(
+            f"{preds}: --axes, --name, --pattern, --key and --frame-offset describe a plain folder of files"
+        )
+    if is_store(path):
+        return _stored(path, catalog.read_card(ModelCard, path / CARD), target, task)
+    card = catalog.load(ModelCard, str(preds))
+    return _stored(prediction_folder(predictions, card.name, protocol), card, target, task)
+
+
+def _stored(folder: Path, card: ModelCard, target: Store, task: str) -> StoredPredictions:
+    """Open a store; refuse one made from other data or by another version of the model than the cards name."""
+    if not card.normals if task == "normals" else card.depth is None:
+        other = "depth" if task == "normals" else "normals"
+        raise ScoreError(f"model '{card.name}' answers with {other} alone: score it under a protocol for {other}")
+    store = open_store(folder)
+    run = read_run(folder)
+    what = {"data_digest": "data", "model_digest": f"model card '{card.name}'"}
+    for key, value in prediction_identity(card, target).items():
+        if run.get(key) != value:
+            raise ScoreError(
+                f"{folder / RUN_FILE}: the predictions were made from another version of the {what[key]}. "
+                "Predict again."
+            )
+    return StoredPredictions(store, card)
+
+
+def _folder(path: Path, options: FolderOptions, task: str) -> FolderPredictions:
+    if options.axes is None and task == "normals":
+        raise ScoreError(
+            f"{path}: say in which axes these normals are: --axes opencv (x right, y down, z forward), opengl (x "
+            "right, y up, z back; Marigold, NormalCrafter), dsine (x left, y up, z back; DSINE, Lotus, StableNormal) "
+            "or ldf. 'ncbench probe' says which one fits."
+        )
+    files = PredictionFiles(root=path, pattern=options.pattern, key=options.key, frame_offset=options.frame_offset)
+    name = options.name or path.resolve().name.lower()
+    settings = files.model_dump(mode="json", exclude={"root"})
+    values = {"name": name, "version": "0.0.0", "title": options.name or path.resolve().name, "summary": ""}
+    card = ModelCard.parse(
+        values
+        | {"kind": "predictions", "adapter": FOLDER_ADAPTER, "settings": settings, "axes": options.axes or "opencv"},
+        where=f"predictions in {path} (--name must be lower-case letters, digits, '_', '.' or '-')",
+    )
+    return FolderPredictions(files, card)
