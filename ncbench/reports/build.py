@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ncbench import catalog
-from ncbench.cards import ProtocolCard, ReportCard
-from ncbench.errors import ScoreError
+from ncbench.cards import ReportCard
+from ncbench.evaluators.expectations import expectations_of, flat
+from ncbench.evaluators.expected import check, require_ok
 from ncbench.files import replacing_folder
+from ncbench.protocol_card import ProtocolCard
 from ncbench.reports.page import write_page
 from ncbench.reports.render import to_csv, to_latex, to_markdown
-from ncbench.reports.results import Result, load_results
+from ncbench.reports.results import load_results
 from ncbench.reports.table import Table, build_tables
 
 _FILES = ("index.html", "report.md", "report.tex", "report.csv")
@@ -73,21 +75,7 @@ def check_expected(results: Path) -> None:
     Raises:
         ScoreError: Listing every expected value that is missing or outside its tolerance.
     """
-    found = {(result.protocol, result.model): result for result in load_results(results)}
-    names = sorted({protocol for protocol, _ in found})
-    lines = [line for name in names for line in _deviations(catalog.load(ProtocolCard, name), found)]
-    if lines:
-        raise ScoreError("results differ from the expected values:\n" + "\n".join(lines))
-
-
-def _deviations(protocol: ProtocolCard, found: dict[tuple[str, str], Result]) -> list[str]:
-    lines = []
-    for item in protocol.expected:
-        result = found.get((protocol.name, item.model))
-        value = result.values.metrics.get(item.metric) if result else None
-        expected = f"expected {item.value} ± {item.tolerance} ({item.source})"
-        if value is None:
-            lines.append(f"{protocol.name}: {item.model} has no complete result with '{item.metric}', {expected}")
-        elif abs(value - item.value) > item.tolerance:
-            lines.append(f"{protocol.name}: {item.model} {item.metric} is {value:.4f}, {expected}")
-    return lines
+    loaded = load_results(results)
+    found = {(one.protocol, one.model): flat(one.values.metrics) for one in loaded}
+    names = sorted({one.protocol for one in loaded})
+    require_ok(check(found, [item for name in names for item in expectations_of(catalog.load(ProtocolCard, name))]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import check_invariants
@@ -36,6 +36,9 @@ class ResultProtocol(BaseModel):
     resolution: str
     pooling: str
     invalid_prediction: float
+    task: str = "normals"
+    crop: dict[str, int] = Field(default_factory=dict)
+    thresholds: list[float] = Field(default_factory=list)
 
 
 class ResultDataset(BaseModel):
@@ -55,6 +58,34 @@ class Counts(BaseModel):
     invalid_predictions: int
 
 
+class Intervals(BaseModel):
+    """Confidence intervals of a result; empty where none were drawn."""
+
+    confidence: float | None = None
+    unit: str = ""
+    units: int = 0
+    note: str = ""
+    metrics: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class Temporal(BaseModel):
+    """What a reader must know of temporal or depth metrics; empty where there are none."""
+
+    flow: str = ""
+    coverage: dict[str, float] = Field(default_factory=dict)
+    missing: dict[str, str] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class ProbeRecord(BaseModel):
+    """What the probe said of the predictions."""
+
+    kind: str
+    message: str = ""
+    fix: str = ""
+    fatal: bool = False
+
+
 class ResultFile(BaseModel):
     """The result JSON; keys that no table needs are not looked at."""
 
@@ -64,7 +95,10 @@ class ResultFile(BaseModel):
     status: Literal["complete", "partial", "empty"]
     counts: Counts
     metrics: dict[str, float]
-    frames_sha256: str
+    intervals: Intervals
+    temporal: Temporal
+    probe: ProbeRecord
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,7 +134,7 @@ class Result:
             ScoreError: They are missing, or are not those that the result was made with.
         """
         path = self.folder / FRAMES_FILE
-        if not path.is_file() or file_sha256(path) != self.values.frames_sha256:
+        if not path.is_file() or file_sha256(path) != self.values.files.get(FRAMES_FILE):
             raise ScoreError(f"{path}: is missing or is not the file that {RESULT_FILE} was made with. Evaluate again.")
         return pd.read_parquet(path)
 
@@ -120,7 +154,8 @@ def load_results(folder: Path) -> list[Result]:
     paths = sorted(folder.glob(f"*/*/{RESULT_FILE}"))
     if not paths:
         raise ScoreError(
-            f"{folder}: holds no <protocol>/<model>/{RESULT_FILE}. Run 'ncbench evaluate MODEL PROTOCOL' first."
+            f"{folder}: holds no <protocol>/<model>/{RESULT_FILE}. Run 'ncbench evaluate MODEL --protocol PROTOCOL' "
+            "first."
         )
     return [_load(path) for path in paths]
 
@@ -155,7 +190,7 @@ def _check_consistent(result: Result, path: Path) -> None:
     expected = "partial" if counts.failed else "complete" if counts.pixels else "empty"
     if values.status != expected or bool(values.metrics) != (expected == "complete"):
         raise ScoreError(f"{path}: status '{values.status}' contradicts its counts ({expected}) or metrics")
-    if values.metrics:
+    if values.metrics and values.protocol.task == "normals":
         try:
             check_invariants(values.metrics, where=str(path))
         except KeyError as error:

@@ -9,10 +9,15 @@ import pandas as pd
 
 from ncbench.cards import ReportCard
 from ncbench.errors import CardError
+from ncbench.evaluators.statistics.ranks import lower_is_better
+from ncbench.evaluators.temporal.options import METRIC_NAMES
 from ncbench.reports.results import Result
 from ncbench.settings import suggest
 
 _DECIMALS = 2
+_LABELS = {"bfd_rmse": "track rmse", "bfd_bias": "bias", "bfd_flicker": "flicker", "bfd_fast": "fast flicker"}
+_LABELS |= {"opw": "OPW", "opw_truth": "OPW of truth", "opw_excess": "OPW excess", "rc_deg": "rc", "tge_deg": "tge"}
+_METRICS = ("mean", "median", "rmse", *METRIC_NAMES, "abs_rel", "delta1", "tae", "unanswered")
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,6 @@ class Table:
         return rounded.eq(pd.Series(best), axis="columns")
 
 
-def lower_is_better(metric: str) -> bool:
-    """Tell a metric's direction: errors fall, accuracies (``within_*``) rise."""
-    return not metric.startswith("within_")
-
-
 def label(metric: str) -> str:
     """Spell a metric as a table head.
 
@@ -67,7 +67,7 @@ def label(metric: str) -> str:
     """
     if metric.startswith("within_"):
         return f"<{metric.removeprefix('within_').replace('_', '.')}°"
-    return metric
+    return _LABELS.get(metric, metric)
 
 
 def build_tables(results: Sequence[Result], card: ReportCard) -> list[Table]:
@@ -81,7 +81,7 @@ def build_tables(results: Sequence[Result], card: ReportCard) -> list[Table]:
         Tables sorted by protocol.
 
     Raises:
-        CardError: The report asks for a column that no result has.
+        CardError: The report asks for a column that is no metric.
     """
     _check_columns(results, card)
     groups: dict[tuple[str, str, str], list[Result]] = {}
@@ -97,10 +97,14 @@ def build_tables(results: Sequence[Result], card: ReportCard) -> list[Table]:
 
 
 def _build(members: list[Result], card: ReportCard, suffix: str) -> Table:
-    rows = {result.model: {column: result.values.metrics.get(column) for column in card.columns} for result in members}
-    values = pd.DataFrame.from_dict(rows, orient="index", columns=card.columns).astype(float)
+    # a column that no result of this protocol has (temporal metrics of stills) would be a column of dashes
+    known = {metric for result in members for metric in result.values.metrics}
+    columns = [column for column in card.columns if column in known or not known] or sorted(known)
+    rows = {result.model: {column: result.values.metrics.get(column) for column in columns} for result in members}
+    values = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype(float)
     by_name = {result.model: result for result in members}
-    order = values.sort_values(card.sort_by, ascending=lower_is_better(card.sort_by), kind="stable", na_position="last")
+    by = card.sort_by if card.sort_by in columns else columns[0]
+    order = values.sort_values(by, ascending=lower_is_better(by), kind="stable", na_position="last")
     models = tuple(str(name) for name in order.index)
     order.index = pd.Index([by_name[name].values.model.title for name in models], name="model")
     order["note"] = [_note(by_name[name]) for name in models]
@@ -125,6 +129,8 @@ def _note(result: Result) -> str:
         notes.append(f"{counts.invalid_predictions} pixels without an answer")
     if values.dataset.name in values.model.training_sets:
         notes.append("trained on this data set")
+    if values.probe.fix:
+        notes.append(f"probe: {values.probe.kind}")
     if values.model.kind == "control":
         notes.append("control")
     return "; ".join(notes)
@@ -142,10 +148,9 @@ def _footer(members: list[Result]) -> str:
 
 
 def _check_columns(results: Sequence[Result], card: ReportCard) -> None:
-    known = {metric for result in results for metric in result.values.metrics}
+    known = set(_METRICS) | {metric for result in results for metric in result.values.metrics}
     for column in (*card.columns, card.sort_by):
-        # all results partial: no metric is known, and every column shows a dash
-        if known and column not in known:
-            raise CardError(f"report '{card.name}': no result has the column '{column}'. {suggest(column, known)}")
+        if column not in known and not column.startswith(("within_", "rc@")):
+            raise CardError(f"report '{card.name}': there is no metric '{column}'. {suggest(column, known)}")
     if card.sort_by not in card.columns:
         raise CardError(f"report '{card.name}': 'sort_by' is '{card.sort_by}', which is not among its columns")

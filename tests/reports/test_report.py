@@ -16,12 +16,13 @@ from PIL import Image
 from ncbench import catalog, evaluate
 from ncbench.cards import ReportCard
 from ncbench.errors import CardError, ScoreError, StoreError
+from ncbench.evaluators.statistics.ranks import lower_is_better
 from ncbench.models.run import predict
 from ncbench.reports.build import build_report, check_expected, report_files, report_tables
 from ncbench.reports.pictures import errors_to_rgb, fit_width, normals_to_rgb, png_bytes
 from ncbench.reports.render import to_csv, to_latex, to_markdown
 from ncbench.reports.results import load_results
-from ncbench.reports.table import build_tables, label, lower_is_better
+from ncbench.reports.table import build_tables, label
 
 METRICS = {"mean": 10.0, "median": 8.0, "rmse": 12.0, "within_5": 20.0, "within_7_5": 30.0}
 METRICS |= {"within_11_25": 60.0, "within_22_5": 70.0, "within_30": 80.0}
@@ -33,14 +34,17 @@ def write_result(
     counts = {"frames": 4, "scored": 4 - failed, "failed": failed, "pixels": 100, "invalid_predictions": 0}
     scoring = {"resolution": "native", "mask": "valid", "pooling": "pixels", "invalid_prediction": 90.0}
     values = {
-        "schema": 1,
+        "schema": 2,
         "model": {"name": model, "title": title or model, "kind": "image", "training_sets": list(training)},
         "protocol": {"name": protocol, "version": "1.0.0", "title": protocol, "sha256": sha} | scoring,
         "dataset": {"name": "d", "digest": data},
         "status": "partial" if failed else "complete",
         "counts": counts,
         "metrics": {} if failed else METRICS | metrics,
-        "frames_sha256": "",
+        "intervals": {},
+        "temporal": {},
+        "probe": {"kind": "fits"},
+        "files": {},
     }
     folder = root / protocol / model
     folder.mkdir(parents=True)
@@ -114,7 +118,7 @@ def test_names_with_markup_are_escaped_everywhere(tmp_path, card):
     write_result(tmp_path, "a", title=evil)
     tables = build_tables(load_results(tmp_path), card)
     row = next(line for line in to_markdown(tables, "t").splitlines() if "100%" in line)
-    assert len(re.findall(r"(?<!\\)\|", row)) == len(card.columns) + 3, "the pipe in the name opened a new cell"
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(tables[0].metrics) + 3, "the pipe in the name opened a new cell"
     assert "<b>" not in row
     latex = next(line for line in to_latex(tables).splitlines() if "100" in line)
     assert r"100\% \& \$y\_1\$" in latex
@@ -126,7 +130,7 @@ def test_names_with_markup_are_escaped_everywhere(tmp_path, card):
 
 def test_an_unknown_column_is_answered_with_a_near_one(tmp_path, card):
     write_result(tmp_path, "a")
-    with pytest.raises(CardError, match="no result has the column 'meen'. Did you mean 'mean'"):
+    with pytest.raises(CardError, match="there is no metric 'meen'. Did you mean 'mean'"):
         build_tables(load_results(tmp_path), card.model_copy(update={"columns": ["meen"]}))
 
 
