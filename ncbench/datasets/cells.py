@@ -18,7 +18,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from ncbench.errors import StoreError
-from ncbench.geometry.octahedral import decode_octahedral, encode_octahedral
+from ncbench.geometry.octahedral import decode_codes, encode_octahedral
 from ncbench.jit import jit
 
 Array = NDArray[Any]
@@ -46,6 +46,8 @@ class Codec(IntEnum):
     """A bool array, eight elements a byte."""
     NORMALS = 3
     """(H, W, 3) normals as octahedral codes, then as LOSSLESS; decodes to unit float32, zero where there is none."""
+    COLOURS = 4
+    """(H, W, 3) uint8 RGB, bit for bit: red and blue less green (modulo 256), then as LOSSLESS."""
 
 
 def encode_cell(array: Array, codec: Codec) -> bytes:
@@ -67,6 +69,8 @@ def encode_cell(array: Array, codec: Codec) -> bytes:
         payload, kind = np.packbits(array), np.dtype("b1")
     elif codec is Codec.NORMALS:
         payload, kind = _to_planes(encode_octahedral(array)), np.dtype("<f4")
+    elif codec is Codec.COLOURS:
+        payload, kind = _to_planes(array - array[..., 1:2] * np.array([1, 0, 1], np.uint8)), np.dtype("u1")
     else:
         kind = array.dtype.newbyteorder("<")
         payload = _to_planes(np.ascontiguousarray(array.astype(kind, copy=False)).view(f"<u{kind.itemsize}"))
@@ -76,30 +80,40 @@ def encode_cell(array: Array, codec: Codec) -> bytes:
     return head + _CRC.pack(zlib.crc32(head)) + frame
 
 
-def decode_cell(data: bytes | memoryview) -> Array:
+def decode_cell(data: bytes | memoryview, out: Array | None = None) -> Array:
     """Unpack one array.
 
     Args:
         data: The cell's bytes, from any source; nothing in them is trusted.
+        out: Where to put it: a C-contiguous array of the cell's own shape and type; None makes a new one.
 
     Returns:
-        A new writable array in the shape and type that the cell names.
+        A writable array in the shape and type that the cell names: ``out`` where given.
 
     Raises:
-        StoreError: The bytes are no cell, of a newer version, truncated, or damaged.
+        StoreError: The bytes are no cell, of a newer version, truncated, or damaged; or ``out`` does not fit.
     """
-    view = memoryview(data)
-    codec, kind, shape, frame = _read_head(view)
+    codec, kind, shape, frame = _read_head(memoryview(data))
     stored, width = _stored_bytes(codec, kind, shape)
+    if out is not None and ((out.shape, out.dtype) != (shape, kind) or not out.flags.c_contiguous):
+        raise StoreError(f"expected a contiguous array of {kind} {shape} to decode into, got {out.dtype} {out.shape}")
     payload = _decompress(frame, stored)
+    if codec in (Codec.NORMALS, Codec.COLOURS):
+        array = np.empty(shape, kind) if out is None else out
+        merge = _merge_normals if codec is Codec.NORMALS else _merge_colours
+        merge(payload.reshape(width, -1, *shape[:-1]), array.reshape(shape[0], -1))
+        return array
     if codec is Codec.MASK:
-        return np.unpackbits(payload, count=math.prod(shape)).view(np.bool_).reshape(shape)
-    if codec is Codec.NORMALS:
-        return decode_octahedral(_from_planes(payload, (*shape[:-1], 2), width).view(np.uint16))
-    return np.ascontiguousarray(_from_planes(payload, shape, width)).view(kind)
+        array = np.unpackbits(payload, count=math.prod(shape)).view(np.bool_).reshape(shape)
+    else:
+        array = np.ascontiguousarray(_from_planes(payload, shape, width)).view(kind)
+    if out is None:
+        return array
+    out[...] = array
+    return out
 
 
-def is_cell(data: bytes) -> bool:
+def is_cell(data: bytes | memoryview) -> bool:
     """Say whether bytes start like a cell."""
     return data[: len(MAGIC)] == MAGIC
 
@@ -112,6 +126,8 @@ def _check_encodable(array: Array, codec: Codec) -> None:
         problem = "of the mask codec must be bool"
     elif codec is Codec.NORMALS and (array.ndim != 3 or array.shape[-1] != 3 or array.dtype.kind != "f"):
         problem = "of the normals codec must be float of shape (H, W, 3)"
+    elif codec is Codec.COLOURS and (array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8):
+        problem = "of the colours codec must be uint8 of shape (H, W, 3)"
     elif codec is Codec.LOSSLESS and _type_name(array.dtype) not in _TYPES[1:]:
         problem = f"of the lossless codec must be one of {', '.join(_TYPES[1:])}"
     if problem:
@@ -150,6 +166,8 @@ def _stored_bytes(codec: Codec, kind: np.dtype[Any], shape: tuple[int, ...]) -> 
         return -(-count // 8), 1
     if codec is Codec.NORMALS and kind == np.float32 and len(shape) == 3 and shape[-1] == 3:
         return count // 3 * 4, 2
+    if codec is Codec.COLOURS and kind == np.uint8 and len(shape) == 3 and shape[-1] == 3:
+        return count, 1
     if codec is Codec.LOSSLESS and kind != np.bool_:
         return count * kind.itemsize, kind.itemsize
     raise _damaged(f"its codec {codec.name} does not go with type {kind} and shape {shape}")
@@ -208,6 +226,47 @@ def _split(rows: Array, planes: NDArray[np.uint8]) -> None:
             out = planes[k, r * width : (r + 1) * width]
             for i in range(width):
                 out[i] = np.uint8((folded[i] >> shift) & np.uint64(255))
+
+
+# The two kernels below do what ``_merge`` does, and finish each row while it is in the cache. Undoing the zigzag in a
+# loop of its own lets it vectorize; the sums of several planes in one loop do not wait for each other.
+
+
+@jit()
+def _merge_normals(planes: NDArray[np.uint8], normals: NDArray[np.float32]) -> None:
+    """Turn (2 bytes, 2 codes, H, W) planes into (H, 3 W) normals."""
+    height, width = planes.shape[2:]
+    codes = np.empty((2, width), np.uint16)
+    one, byte = np.uint16(1), np.uint16(8)
+    for row in range(height):
+        for k in range(2):
+            low, high, steps = planes[0, k, row], planes[1, k, row], codes[k]
+            for i in range(width):
+                folded = np.uint16(low[i]) | np.uint16(np.uint16(high[i]) << byte)
+                steps[i] = np.uint16(folded >> one) ^ np.uint16(np.uint16(0) - np.uint16(folded & one))
+        u, v = np.uint16(0), np.uint16(0)
+        for i in range(width):
+            u, v = np.uint16(u + codes[0, i]), np.uint16(v + codes[1, i])
+            codes[0, i], codes[1, i] = u, v
+        decode_codes(codes[0], codes[1], normals[row])
+
+
+@jit()
+def _merge_colours(planes: NDArray[np.uint8], colours: NDArray[np.uint8]) -> None:
+    """Turn (1 byte, 3 channels, H, W) planes into (H, 3 W) red, green, blue, red, ..."""
+    height, width = planes.shape[2:]
+    steps = np.empty((3, width), np.uint8)
+    one, zero = np.uint8(1), np.uint8(0)
+    for row in range(height):
+        for k in range(3):
+            folded, step = planes[0, k, row], steps[k]
+            for i in range(width):
+                step[i] = np.uint8(folded[i] >> one) ^ np.uint8(zero - np.uint8(folded[i] & one))
+        red, green, blue = zero, zero, zero
+        out = colours[row]
+        for i in range(width):
+            red, green, blue = np.uint8(red + steps[0, i]), np.uint8(green + steps[1, i]), np.uint8(blue + steps[2, i])
+            out[3 * i], out[3 * i + 1], out[3 * i + 2] = np.uint8(red + green), green, np.uint8(blue + green)
 
 
 @jit()

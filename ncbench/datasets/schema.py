@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ncbench.datasets.cells import Codec, decode_cell, encode_cell, is_cell
-from ncbench.datasets.frame import Frame
+from ncbench.datasets.frame import BoolMap, FloatMap, Frame
 from ncbench.errors import CardError, SourceError
+from ncbench.jit import jit
 
 VERSION = 1
 """Version of the store's layout; a reader refuses a newer one."""
@@ -31,6 +33,7 @@ _CELLS: dict[str, Codec] = {
     "flow": Codec.LOSSLESS,
     "occluded": Codec.MASK,
 }
+_INTEGERS = ("frame", "height", "width")
 _MATRICES = {"intrinsics": (3, 3), "cam_to_world": (4, 4)}
 _FIELDS = (
     pa.field("sequence", pa.string(), nullable=False),
@@ -104,20 +107,38 @@ def checked(frame: Frame) -> Frame:
     """
     where = f"sequence '{frame.sequence}' frame {frame.frame}"
     height, width = _shape_checked(frame, where)
-    finite = np.asarray(np.isfinite(frame.normal).all(axis=-1))
-    clean = np.where(finite[..., None], frame.normal, np.float32(0))
-    length = np.sqrt(np.einsum("hwc,hwc->hw", clean, clean, dtype=np.float64))
-    valid = frame.valid & (length > 0)
-    off = valid & (np.abs(length - 1) > UNIT_TOLERANCE)
-    if off.any():
-        y, x = (int(found[0]) for found in np.nonzero(off))
+    normal, valid = np.empty((height, width, 3), np.float32), np.empty((height, width), np.bool_)
+    stored, wanted = np.ascontiguousarray(frame.normal).reshape(-1), np.ascontiguousarray(frame.valid).reshape(-1)
+    off = _clean(stored, wanted, normal.reshape(-1), valid.reshape(-1))
+    if off:
+        length = np.linalg.norm(normal.astype(np.float64), axis=-1)
+        y, x = (int(found[0]) for found in np.nonzero(valid & (np.abs(length - 1) > UNIT_TOLERANCE)))
         raise SourceError(
-            f"{where}: expected unit normals, found length {length[y, x]:.6g} at pixel x={x} y={y} ({int(off.sum())} "
+            f"{where}: expected unit normals, found length {length[y, x]:.6g} at pixel x={x} y={y} ({off} "
             f"of {height * width} pixels are off by more than {UNIT_TOLERANCE}). Normalise them in the reader, or mark "
             "them invalid."
         )
-    values = {name: getattr(frame, name) for name in Frame.__slots__}
-    return Frame(**{**values, "valid": valid, "normal": np.where(valid[..., None], clean, np.float32(0))})
+    return replace(frame, normal=normal, valid=valid)
+
+
+@jit()
+def _clean(stored: FloatMap, wanted: BoolMap, normal: FloatMap, valid: BoolMap) -> int:
+    """Keep wanted vectors that are finite and not zero; say how many of them are not of unit length.
+
+    One pass over flat arrays, since a constant stride of 3 is what vectorizes.
+    """
+    off = 0
+    zero = np.float32(0)
+    for i in range(len(valid)):
+        x, y, z = stored[3 * i], stored[3 * i + 1], stored[3 * i + 2]
+        length = np.sqrt(np.float64(x) * x + np.float64(y) * y + np.float64(z) * z)
+        kept = wanted[i] & (length > 0) & (length < np.inf)  # false for NaN
+        normal[3 * i] = x if kept else zero
+        normal[3 * i + 1] = y if kept else zero
+        normal[3 * i + 2] = z if kept else zero
+        valid[i] = kept
+        off += kept & (abs(length - 1) > UNIT_TOLERANCE)
+    return off
 
 
 def _shape_checked(frame: Frame, where: str) -> tuple[int, int]:
@@ -159,63 +180,101 @@ def to_batch(frame: Frame, schema: pa.Schema) -> pa.RecordBatch:
     if {field.name for field in extra} != set(frame.extra):
         declared = ", ".join(field.name for field in extra) or "none"
         raise SourceError(f"{where}: extra columns are {sorted(frame.extra)}, but the reader declares {declared}")
-    height, width = frame.size
-    row: dict[str, Any] = {"sequence": frame.sequence, "frame": frame.frame, "height": height, "width": width}
-    row["image"] = None if frame.image is None else {"bytes": frame.image, "path": None}
-    for name, codec in _CELLS.items():
-        value = getattr(frame, name)
-        row[name] = None if value is None else encode_cell(value, codec)
-    for name in _MATRICES:
-        row[name] = _listed(getattr(frame, name))
-    for field in extra:
-        row[field.name] = _extra_value(frame.extra[field.name], field.type)
     try:
-        return pa.RecordBatch.from_arrays([pa.array([row[field.name]], field.type) for field in schema], schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        row = {
+            "sequence": _bytes_array(frame.sequence.encode(), pa.string()),
+            "image": _image_array(frame.image),
+            **{name: _int_array(value) for name, value in zip(_INTEGERS, (frame.frame, *frame.size), strict=True)},
+            **{name: _cell_array(getattr(frame, name), codec) for name, codec in _CELLS.items()},
+            **{name: _matrix_array(getattr(frame, name)) for name in _MATRICES},
+            **{field.name: _extra_array(frame.extra[field.name], field.type) for field in extra},
+        }
+        return pa.RecordBatch.from_arrays([row[field.name] for field in schema], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise SourceError(f"{where}: a value does not fit its column ({error}). Fix the reader.") from error
 
 
-def _listed(matrix: NDArray[Any] | None) -> list[Any] | None:
-    return None if matrix is None else list(matrix.ravel().tolist())
+# Arrays of one value, made of its bytes as they lie: ``pa.array`` would copy them, and would import pandas, which takes
+# longer than the first shard's pictures.
 
 
-def _extra_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401 - whatever the column's type accepts
+def _bytes_array(content: bytes, kind: pa.DataType) -> pa.Array:
+    offsets = np.array([0, len(content)], np.int64 if kind == pa.large_binary() else np.int32)
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+def _int_array(value: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), 1, [None, pa.py_buffer(np.array([value], np.int32))])
+
+
+def _cell_array(array: NDArray[Any] | None, codec: Codec) -> pa.Array:
+    kind = pa.large_binary()
+    return pa.nulls(1, kind) if array is None else _bytes_array(encode_cell(array, codec), kind)
+
+
+def _image_array(content: bytes | None) -> pa.Array:
+    if content is None:  # not pa.nulls, which writes other bytes than every store has so far
+        empty = [_bytes_array(b"", pa.binary()), _bytes_array(b"", pa.string())]
+        return pa.Array.from_buffers(_IMAGE, 1, [pa.py_buffer(b"\0")], children=empty)
+    return pa.Array.from_buffers(
+        _IMAGE, 1, [None], children=[_bytes_array(content, pa.binary()), pa.nulls(1, pa.string())]
+    )
+
+
+def _matrix_array(matrix: NDArray[np.float64] | None) -> pa.Array:
+    kind = pa.list_(pa.float64())
+    if matrix is None:
+        return pa.nulls(1, kind)
+    flat = pa.py_buffer(np.ascontiguousarray(matrix).reshape(-1))
+    numbers = pa.Array.from_buffers(pa.float64(), matrix.size, [None, flat])
+    offsets = pa.py_buffer(np.array([0, matrix.size], np.int32))
+    return pa.Array.from_buffers(kind, 1, [None, offsets], children=[numbers])
+
+
+def _extra_array(value: Any, kind: pa.DataType) -> pa.Array:  # noqa: ANN401 - whatever the column's type accepts
     if not isinstance(value, np.ndarray):
-        return value
+        return pa.array([value], kind)
     if pa.types.is_large_binary(kind):
-        return encode_cell(value, Codec.MASK if value.dtype == np.bool_ else Codec.LOSSLESS)
-    return _listed(value)
+        return _cell_array(value, _codec_of(value))
+    return pa.array([value.ravel().tolist()], kind)
 
 
-def from_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _codec_of(array: NDArray[Any]) -> Codec:
+    if array.dtype == np.bool_:
+        return Codec.MASK
+    return Codec.COLOURS if array.dtype == np.uint8 and array.shape[2:] == (3,) else Codec.LOSSLESS
+
+
+def from_row(row: Mapping[str, Any], into: Mapping[str, NDArray[Any]] | None = None) -> dict[str, Any]:
     """Decode columns of one row.
 
     Args:
         row: Column -> Arrow scalar, for the columns that the caller wants.
+        into: Column -> contiguous array of the cell's shape and type to decode into; others get new arrays.
 
     Returns:
         Column -> value: arrays in the canonical types, image as encoded bytes, None where null. A card-specific array
         cell is decoded too; other card-specific values are plain Python.
 
     Raises:
-        StoreError: A cell is damaged.
+        StoreError: A cell is damaged, or does not fit its place in ``into``.
     """
-    return {name: _value(name, scalar) for name, scalar in row.items()}
+    places = into or {}
+    return {name: _value(name, scalar, places.get(name)) for name, scalar in row.items()}
 
 
-def _value(name: str, scalar: Any) -> Any:  # noqa: ANN401 - Arrow scalars of any type
+def _value(name: str, scalar: Any, place: NDArray[Any] | None) -> Any:  # noqa: ANN401 - Arrow scalars of any type
     if not scalar.is_valid:
         return None
     if name in _CELLS:
-        return decode_cell(memoryview(scalar.as_buffer()))
+        return decode_cell(memoryview(scalar.as_buffer()), place)
     if name == "image":
         return scalar["bytes"].as_py()
+    if name not in COLUMNS and pa.types.is_large_binary(scalar.type):
+        content = memoryview(scalar.as_buffer())
+        return decode_cell(content, place) if is_cell(content) else content.tobytes()
     value = scalar.as_py()
-    if name in _MATRICES:
-        return np.array(value, np.float64).reshape(_MATRICES[name])
-    if name not in COLUMNS and isinstance(value, bytes) and is_cell(value):
-        return decode_cell(value)
-    return value
+    return np.array(value, np.float64).reshape(_MATRICES[name]) if name in _MATRICES else value
 
 
 def dataset_info(schema: pa.Schema) -> bytes:

@@ -201,7 +201,8 @@ def open_shard(path: Path) -> pa.Table:
         StoreError: The file is missing, truncated or no Arrow stream.
     """
     try:
-        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        with pa.memory_map(str(path)) as mapped:  # closing it frees the file's handle; the table keeps the memory
+            table = pa.ipc.open_stream(mapped).read_all()
         table.validate()
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path}: cannot be read ({error}). Run `ncbench verify`, then `ncbench repair`.") from error

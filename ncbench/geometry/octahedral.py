@@ -51,7 +51,7 @@ def _encode(normals: NDArray[np.floating], u: NDArray[np.uint16], v: NDArray[np.
 
 
 @jit()
-def _decode(u: NDArray[np.uint16], v: NDArray[np.uint16], normals: NDArray[np.float32]) -> None:
+def decode_codes(u: NDArray[np.uint16], v: NDArray[np.uint16], normals: NDArray[np.float32]) -> None:
     """Undo ``_encode``; float32 inside: its rounding is 0.3 % of the coding error and it runs twice as fast."""
     zero, one, scale = np.float32(0), np.float32(1), np.float32(32767)
     for i in range(u.shape[0]):
@@ -109,5 +109,5 @@ def decode_octahedral(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
         raise ValueError(f"codes must be uint16 of shape (..., 2), got {codes.dtype} {codes.shape}")
     u, v = np.ascontiguousarray(codes[..., 0]), np.ascontiguousarray(codes[..., 1])
     normals = np.empty((*codes.shape[:-1], 3), np.float32)
-    _decode(u.reshape(-1), v.reshape(-1), normals.reshape(-1))
+    decode_codes(u.reshape(-1), v.reshape(-1), normals.reshape(-1))
     return normals

@@ -92,9 +92,36 @@ def test_the_decoder_of_the_documentation_agrees(normals):
     np.testing.assert_allclose(names["decode_normals"](cell), decode_cell(cell), atol=3e-7)
 
 
+def suited(normals, codec):
+    """The normals as something that a codec takes."""
+    if codec is Codec.MASK:
+        return normals[..., 0] > 0
+    return (normals * 100).astype(np.int8).view(np.uint8) if codec is Codec.COLOURS else normals
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_decoding_into_memory_that_is_there(normals, codec):
+    cell = encode_cell(suited(normals, codec), codec)
+    expected = decode_cell(cell)
+    place = np.ones((2, *expected.shape), expected.dtype)[1]
+    assert decode_cell(cell, place) is place
+    np.testing.assert_array_equal(place, expected)
+    for wrong in (place[:-1], place.astype(np.float16), np.asfortranarray(place)):
+        with pytest.raises(StoreError, match="to decode into"):
+            decode_cell(cell, wrong)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_colours_keep_every_bit(colours):
+    back = decode_cell(encode_cell(colours, Codec.COLOURS))
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, colours)
+
+
 @pytest.mark.parametrize("codec", list(Codec))
 def test_truncated_anywhere(normals, codec):
-    array = normals[..., 0] > 0 if codec is Codec.MASK else normals
+    array = suited(normals, codec)
     cell = encode_cell(array, codec)
     for end in {*range(40), *range(0, len(cell), 997), len(cell) - 1}:
         with pytest.raises(StoreError):
@@ -106,7 +133,7 @@ def test_truncated_anywhere(normals, codec):
 @settings(max_examples=400, deadline=None)
 @given(st.data(), st.sampled_from(list(Codec)))
 def test_a_flipped_bit_never_changes_the_array(normals, data, codec):
-    array = normals[..., 0] > 0 if codec is Codec.MASK else normals
+    array = suited(normals, codec)
     cell = bytearray(encode_cell(array, codec))
     expected = decode_cell(bytes(cell))
     at = data.draw(st.one_of(st.integers(0, 40), st.integers(0, len(cell) - 1)))
@@ -176,6 +203,8 @@ def test_a_newer_container_asks_for_an_update():
         (np.array([["a"]]), Codec.LOSSLESS),
         (np.ones((2, 2, 4)), Codec.NORMALS),
         (np.ones((2, 2, 3), int), Codec.NORMALS),
+        (np.ones((2, 2, 3), int), Codec.COLOURS),
+        (np.ones((2, 3), np.uint8), Codec.COLOURS),
         (np.ones((0, 3)), Codec.LOSSLESS),
         (np.float32(1) * np.ones(()), Codec.LOSSLESS),
         (np.ones((1, 1, 1, 1)), Codec.LOSSLESS),

@@ -4,15 +4,16 @@ import json
 import resource
 import signal
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Features
 
-from ncbench.datasets.cells import decode_cell
+from ncbench.datasets.cells import Codec, decode_cell, encode_cell
 from ncbench.datasets.frame import Frame
-from ncbench.datasets.schema import checked, features, store_schema
+from ncbench.datasets.schema import checked, features, store_schema, to_batch
 from ncbench.datasets.shards import open_shard, reusable, shard_name, write_shard
 from ncbench.errors import CardError, SourceError, StoreError
 from ncbench.files import leftovers, write_bytes
@@ -99,6 +100,39 @@ def test_extra_columns_keep_their_values(tmp_path):
     assert {name: row[name] for name in ("number", "half", "label", "flag", "text", "ids", "nested")} == {
         name: extra[name] for name in ("number", "half", "label", "flag", "text", "ids", "nested")
     }
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_row_is_what_arrow_makes_of_its_values(full):
+    rng = np.random.default_rng(3)
+    given = frame(7, sequence="Größe")
+    if full:
+        maps = {"depth": rng.random((4, 5), np.float32), "flow": rng.random((4, 5, 2), np.float32)}
+        matrices = {"intrinsics": rng.random((3, 3)), "cam_to_world": np.asfortranarray(rng.random((4, 4)))}
+        given = replace(given, image=b"any bytes", occluded=rng.random((4, 5)) > 0.5, **maps, **matrices)
+    codecs = {"normal": Codec.NORMALS, "valid": Codec.MASK, "occluded": Codec.MASK}
+    values = {"sequence": "Größe", "frame": 7, "height": 4, "width": 5}
+    values["image"] = {"bytes": b"any bytes", "path": None} if full else None
+    for name in ("normal", "valid", "depth", "flow", "occluded"):
+        array = getattr(given, name)
+        values[name] = None if array is None else encode_cell(array, codecs.get(name, Codec.LOSSLESS))
+    for name in ("intrinsics", "cam_to_world"):
+        matrix = getattr(given, name)
+        values[name] = None if matrix is None else [number for row in matrix.tolist() for number in row]
+    schema = store_schema({})
+    expected = pa.RecordBatch.from_arrays([pa.array([values[f.name]], f.type) for f in schema], schema=schema)
+    found = to_batch(given, schema)
+    found.validate(full=True)
+    assert found.equals(expected)
+    assert found.serialize() == expected.serialize()
+
+
+@pytest.mark.parametrize("changes", [{"frame": 1 << 31}, {"sequence": "\ud800"}])
+def test_a_name_or_number_that_no_column_holds(changes):
+    with pytest.raises(SourceError, match="does not fit its column"):
+        to_batch(
+            frame(**{"index": 0, **{("index" if k == "frame" else k): v for k, v in changes.items()}}), store_schema({})
+        )
 
 
 def test_zero_nan_and_infinite_normals_become_invalid():

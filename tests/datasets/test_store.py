@@ -73,7 +73,7 @@ def test_only_the_wanted_columns_are_decoded(folder, monkeypatch):
     decoded = []
     import ncbench.datasets.schema as schema
 
-    monkeypatch.setattr(schema, "decode_cell", lambda data, old=schema.decode_cell: decoded.append(1) or old(data))
+    monkeypatch.setattr(schema, "decode_cell", lambda *given, old=schema.decode_cell: decoded.append(1) or old(*given))
     frame = store.read("a", 2, columns=("normal", "valid"))
     assert (len(decoded), frame.depth, frame.image) == (2, None, None)
     assert set(store.values(0, ["image", "width"])) == {"image", "width"}
