@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from ncbench.errors import CardError
 from ncbench.files import canonical
+from ncbench.loader_card import LoaderCard
 from ncbench.names import AxesName, Name, SemVer
 from ncbench.protocol_card import ProtocolCard
 from ncbench.settings import Settings
@@ -144,7 +145,7 @@ class ReportCard(Settings):
     pictures_per_protocol: int = Field(default=4, ge=0, le=200)
 
 
-Card = DatasetCard | ModelCard | ProtocolCard | ReportCard
+Card = DatasetCard | ModelCard | ProtocolCard | LoaderCard | ReportCard
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Where cards lie: the shipped folders, folders of other packages, and the current directory.
 
-Order of precedence: the folders ``datasets/ models/ evaluators/ reports/`` of the current directory, then packages
-that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the same folders),
+Order of precedence: the folders ``datasets/ models/ evaluators/ loaders/ reports/`` of the current directory, then
+packages that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the same folders),
 then the cards that ncbench ships.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ncbench.cards import DatasetCard, ModelCard, ReportCard, read_yaml, to_yaml
 from ncbench.errors import CardError
 from ncbench.files import replacing_folder
+from ncbench.loader_card import LoaderCard
 from ncbench.protocol_card import ProtocolCard
 from ncbench.settings import suggest
 
@@ -27,16 +28,18 @@ _FOLDERS: Mapping[type[Any], str] = {
     DatasetCard: "datasets",
     ModelCard: "models",
     ProtocolCard: "evaluators",
+    LoaderCard: "loaders",
     ReportCard: "reports",
 }
 _KINDS: Mapping[type[Any], str] = {
     DatasetCard: "data set",
     ModelCard: "model",
     ProtocolCard: "protocol",
+    LoaderCard: "recipe",
     ReportCard: "report",
 }
 
-CardT = TypeVar("CardT", DatasetCard, ModelCard, ProtocolCard, ReportCard)
+CardT = TypeVar("CardT", DatasetCard, ModelCard, ProtocolCard, LoaderCard, ReportCard)
 
 
 @dataclass(frozen=True)

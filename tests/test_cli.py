@@ -13,7 +13,8 @@ from ncbench.sources import select
 
 VERBS = ["fetch", "prepare", "verify", "repair", "audit", "export"]
 VERBS += ["predict", "evaluate", "probe", "report", "cards", "doctor"]
-LISTS = [[group, verb] for group in ("datasets", "models", "protocols") for verb in ("list", "show")]
+LISTS = [[group, verb] for group in ("datasets", "models", "protocols", "loaders") for verb in ("list", "show")]
+LISTS += [["loaders", "copy"]]
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def test_lists_show_what_is_shipped(run):
     assert "sintel-mini" in run("datasets", "list").output
     assert "depth_oracle" in run("models", "list").output
     assert "motorcycle" in run("protocols", "list").output
+    assert "normalcrafter-stage1" in run("loaders", "list").output
     assert "adapter: ncbench.models.controls:DepthOracle" in run("models", "show", "depth_oracle").output
 
 

@@ -66,7 +66,8 @@ def test_public_names_are_a_promise():
 
 LISTING = (
     "import json; from ncbench import catalog; from ncbench.cards import *;"
-    "kinds = (DatasetCard, ModelCard, ProtocolCard, ReportCard);"
+    "from ncbench.protocol_card import ProtocolCard; from ncbench.loader_card import LoaderCard;"
+    "kinds = (DatasetCard, ModelCard, ProtocolCard, LoaderCard, ReportCard);"
     "shown = [{n: digest(catalog.load(k, n).model_dump(mode='json')) for n in catalog.find(k)} for k in kinds];"
     "print(json.dumps(shown))"
 )

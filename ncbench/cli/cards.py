@@ -6,19 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ncbench.cli.options import STORES, DatasetName, ModelName, ProtocolName, Stores
+from ncbench.cli.tables import print_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ncbench.cards import Card
-
-_WRAPPED = {"title", "licence", "weights", "training sets", "runnable here"}
 
 datasets_app = typer.Typer(no_args_is_help=True, help="List and show data sets.")
 models_app = typer.Typer(no_args_is_help=True, help="List and show models.")
@@ -40,7 +33,7 @@ def datasets_list(stores: Stores = STORES) -> None:
         )
         for name, card in cards.items()
     ]
-    _print_list(("name", "role", "frames", "licence", "source", "prepared"), rows, problems)
+    print_list(("name", "role", "frames", "licence", "source", "prepared"), rows, problems)
 
 
 @datasets_app.command("show", epilog="Example: ncbench datasets show sintel")
@@ -70,7 +63,7 @@ def models_list(
         here = "; ".join(obstacles(card, weights)) or "yes"
         rows.append((name, card.kind, *answers, *pinned, ", ".join(card.training_sets) or "-", here))
     columns = ("name", "kind", "axes", "depth", "weights", "licence", "training sets", "runnable here")
-    _print_list(columns, rows, problems)
+    print_list(columns, rows, problems)
 
 
 @models_app.command("show", epilog="Example: ncbench models show depth_oracle")
@@ -90,7 +83,7 @@ def protocols_list() -> None:
 
     cards, problems = catalog.load_all(ProtocolCard)
     rows = [(name, card.title, card.dataset, card.pooling, card.resolution_text()) for name, card in cards.items()]
-    _print_list(("name", "title", "data set", "pooling", "resolution"), rows, problems)
+    print_list(("name", "title", "data set", "pooling", "resolution"), rows, problems)
 
 
 @protocols_app.command("show", epilog="Example: ncbench protocols show motorcycle")
@@ -124,18 +117,6 @@ def cards(to: Annotated[Path, typer.Option(help="The folder to write; replaced."
     from ncbench.catalog import write_catalog
 
     typer.echo(f"{write_catalog(to)} cards written to {to}")
-
-
-def _print_list(columns: tuple[str, ...], rows: Sequence[Sequence[str]], problems: list[str]) -> None:
-    shown = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        # prose gives way to a narrow terminal; the rest, names above all, is never cut
-        shown.add_column(column, no_wrap=column not in _WRAPPED)
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    Console().print(shown)
-    for problem in problems:
-        typer.secho(f"not a card, left out: {problem}", err=True, fg="yellow")
 
 
 def _print_card(card: Card) -> None:

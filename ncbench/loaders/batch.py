@@ -1,0 +1,228 @@
+"""The batch: what each tensor is, and how it is filled from a store, each frame decoded once into its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
+
+from ncbench.datasets.store import Store
+from ncbench.errors import StoreError
+from ncbench.geometry.axes import axes_matrix
+from ncbench.jit import jit
+from ncbench.loader_card import LoaderCard
+from ncbench.loaders.augment import apply_change, draw_change
+from ncbench.loaders.maps import Maps
+from ncbench.loaders.mixture import ClipRef, Mixture
+from ncbench.loaders.pictures import PIXELS, decode_picture
+
+
+class Batch(TypedDict):
+    """B clips of T frames of one size; a sample is the same without B, and without T for single frames.
+
+    Pictures are channels first; their memory is channels last, which convolutions take as it is and ``contiguous()``
+    turns. Geometry is in the OpenCV camera frame (x right, y down, z forward), but for ``normal``, which is in the axes
+    that the card names. Keys after ``first_row`` are there where the card asks for them.
+
+    Attributes:
+        image: (B, T, 3, H, W) RGB, uint8 in [0, 255], or float32 in [-1, 1].
+        normal: (B, T, 3, H, W) float32, unit length facing the camera, zero where not valid.
+        valid: (B, T, H, W) bool, where ``normal`` is meant to be used.
+        dataset: B names of data sets.
+        sequence: B names of sequences.
+        frames: (B, T) int64, frame numbers within the sequence; they descend in a clip that runs backwards.
+        flipped: (B,) bool, whether the clip is mirrored left to right.
+        turn: (B,) int64, which pass over its data set the clip belongs to.
+        first_row: (B,) int64, row of the clip's first frame in the store.
+        depth: (B, T, H, W) float32 z-depth in metres, 0 where unknown or where the store has none.
+        flow: (B, T, 2, H, W) float32 (u, v) in pixels to the next frame of the sequence, NaN where unknown. The flow of
+            the last frame leads out of the clip.
+        occluded: (B, T, H, W) bool, not visible in the next frame of the sequence; false where the store has none.
+        intrinsics: (B, T, 3, 3) float64 in pixels, centre of the top-left pixel at (0, 0); NaN where unknown.
+        cam_to_world: (B, T, 4, 4) float64, metres; NaN where unknown.
+    """
+
+    image: torch.Tensor
+    normal: torch.Tensor
+    valid: torch.Tensor
+    dataset: list[str]
+    sequence: list[str]
+    frames: torch.Tensor
+    flipped: torch.Tensor
+    turn: torch.Tensor
+    first_row: torch.Tensor
+    depth: NotRequired[torch.Tensor]
+    flow: NotRequired[torch.Tensor]
+    occluded: NotRequired[torch.Tensor]
+    intrinsics: NotRequired[torch.Tensor]
+    cam_to_world: NotRequired[torch.Tensor]
+
+
+_UNKNOWN: dict[str, float] = {
+    "depth": 0.0,
+    "flow": float("nan"),
+    "occluded": 0.0,
+    "intrinsics": float("nan"),
+    "cam_to_world": float("nan"),
+}
+_CHANNELS_LAST = ("image", "normal", "flow")
+
+
+class _Places:
+    """Memory of a batch: tensors, and the numpy views of them that frames are written into."""
+
+    def __init__(self, card: LoaderCard, clips: int, frames: int, size: tuple[int, int]) -> None:
+        picture = torch.uint8 if card.image == "uint8" else torch.float32
+        kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "image": ((*size, 3), picture),
+            "normal": ((*size, 3), torch.float32),
+            "valid": (size, torch.bool),
+            "depth": (size, torch.float32),
+            "flow": ((*size, 2), torch.float32),
+            "occluded": (size, torch.bool),
+            "intrinsics": ((3, 3), torch.float64),
+            "cam_to_world": ((4, 4), torch.float64),
+        }
+        wanted = ("image", "normal", "valid", *card.columns)
+        self.tensors = {name: _empty((clips, frames, *kinds[name][0]), kinds[name][1]) for name in wanted}
+        self.arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+        x, y, z = np.diag(axes_matrix("opencv", card.axes)).astype(np.float32)
+        self.signs = (x, y, z)
+
+    def of(self, clip: int, frame: int) -> dict[str, NDArray[Any]]:
+        """Return where the maps of one frame go."""
+        return {name: array[clip, frame] for name, array in self.arrays.items()}
+
+    def put(self, places: dict[str, NDArray[Any]], maps: Maps) -> None:
+        """Write one frame into its places, but for what was decoded there."""
+        for name, place in places.items():
+            value = getattr(maps, name)
+            if value is None:
+                place[...] = _UNKNOWN[name]
+            elif name == "normal" and self.signs != (1, 1, 1):
+                _turn(value, *self.signs, place)
+            elif name == "image" and place.dtype == np.float32:
+                np.subtract(value * np.float32(2 / 255), np.float32(1), out=place)
+            elif value is not place:
+                place[...] = value
+
+    def shown(self) -> dict[str, torch.Tensor]:
+        """Give the tensors with channels before rows, without moving a byte."""
+        last = _CHANNELS_LAST
+        return {name: tensor.movedim(-1, -3) if name in last else tensor for name, tensor in self.tensors.items()}
+
+
+def _empty(shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+    """Make room for a tensor, in a worker right in the memory that it shares with its parent, which spares a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=kind)
+    size = math.prod(shape) * kind.itemsize
+    share: Any = torch.UntypedStorage._new_shared  # noqa: SLF001 - as torch's own collate; nothing public does it
+    storage = share(size)
+    return torch.empty(0, dtype=kind).set_(storage).view(shape)
+
+
+def read_batch(mixture: Mixture, refs: Sequence[ClipRef]) -> Batch:
+    """Read clips of one kind from their stores.
+
+    Args:
+        mixture: The data sets.
+        refs: The clips, all of one length and final size.
+
+    Returns:
+        The batch.
+
+    Raises:
+        StoreError: A shard or cell is damaged or missing, or a frame has no picture; names recipe, file and frame.
+    """
+    card = mixture.card
+    stored = [mixture.members[ref.member].stored_size(ref.first) for ref in refs]
+    changes = [
+        draw_change(card, mixture.members[ref.member], ref, size) for ref, size in zip(refs, stored, strict=True)
+    ]
+    size = (card.crop.height, card.crop.width) if card.crop else changes[0].size
+    places = _Places(card, len(refs), refs[0].frames, size)
+    frames = torch.empty((len(refs), refs[0].frames), dtype=torch.int64)
+    names: list[str] = []
+    for index, (ref, change) in enumerate(zip(refs, changes, strict=True)):
+        store = mixture.members[ref.member].store
+        rows = ref.rows[::-1] if change.reverse else ref.rows
+        names.append(store.locate(ref.first)[0])
+        plain = not change.changes_pixels(stored[index])
+        wanted = {"normal", "valid", *card.columns}
+        if card.resize and card.resize.depth_edges and change.size != stored[index]:
+            wanted.add("depth")
+        for time, row in enumerate(rows):
+            here = places.of(index, time)
+            maps = _read(store, row, wanted, here if plain else {})
+            places.put(here, apply_change(maps, change))
+            frames[index, time] = store.locate(row)[1]
+    batch: Any = places.shown() | {
+        "dataset": [mixture.members[ref.member].name for ref in refs],
+        "sequence": names,
+        "frames": frames,
+        "flipped": torch.tensor([change.flip for change in changes]),
+        "turn": torch.tensor([ref.turn for ref in refs]),
+        "first_row": torch.tensor([ref.first for ref in refs]),
+    }
+    return batch  # type: ignore[no-any-return]  # TypedDict built by name
+
+
+def _read(store: Store, row: int, wanted: set[str], into: dict[str, NDArray[Any]]) -> Maps:
+    """Decode one frame, where ``into`` is not empty right into its places."""
+    picture = PIXELS if PIXELS in store.columns else "image"
+    places = {name: place for name, place in into.items() if name not in ("image", "intrinsics", "cam_to_world")}
+    if "image" in into and into["image"].dtype == np.uint8:
+        places[PIXELS] = into["image"]
+    found = store.values(row, {picture, *wanted}, places)
+    encoded = found.pop(picture)
+    if encoded is None:
+        sequence, frame = store.locate(row)
+        raise StoreError(f"{store.where}: sequence '{sequence}' frame {frame} has no picture to train on.")
+    image = encoded if picture == PIXELS else decode_picture(encoded)
+    return Maps(image=image, **found)
+
+
+@jit()
+def _turn(
+    normal: NDArray[np.float32], x: np.float32, y: np.float32, z: np.float32, turned: NDArray[np.float32]
+) -> None:
+    """Multiply each vector by signs; numpy's broadcast over an axis of three is several times slower."""
+    for i in range(normal.shape[0]):
+        for j in range(normal.shape[1]):
+            turned[i, j, 0] = normal[i, j, 0] * x
+            turned[i, j, 1] = normal[i, j, 1] * y
+            turned[i, j, 2] = normal[i, j, 2] * z
+
+
+def collate(samples: Sequence[Any]) -> Any:  # noqa: ANN401 - samples and batches are TypedDicts
+    """Stack samples of one shape into a batch, for a plain ``torch.utils.data.DataLoader``.
+
+    Args:
+        samples: From ``NormalClips`` or ``NormalFrames``.
+
+    Returns:
+        The batch: tensors with a new first axis, lists of names.
+
+    Raises:
+        ValueError: The samples differ in length or size.
+    """
+    shapes = {tuple(sample["normal"].shape) for sample in samples}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"expected samples of one shape (frames, 3, height, width), got {sorted(shapes)}. Use "
+            "ncbench.loaders.loader.Loader, which batches clips of one kind, or batch_size=1, or a fixed length and "
+            "crop."
+        )
+    first = samples[0]
+    return {
+        key: torch.stack([sample[key] for sample in samples])
+        if isinstance(value, torch.Tensor)
+        else [sample[key] for sample in samples]
+        for key, value in first.items()
+    }
