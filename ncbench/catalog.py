@@ -1,8 +1,8 @@
 """Where cards lie: the shipped folders, folders of other packages, and the current directory.
 
 Order of precedence: the folders ``datasets/ models/ evaluators/ loaders/ reports/`` of the current directory, then
-packages that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the same folders),
-then the cards that ncbench ships.
+packages that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the same
+folders), then the cards that ncbench ships.
 """
 
 from __future__ import annotations
