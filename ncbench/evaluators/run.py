@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from ncbench.errors import ScoreError
 from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces
 from ncbench.evaluators.framing import frame_view
 from ncbench.evaluators.parts import Parts
-from ncbench.evaluators.predictions import FolderOptions, PredictionSource, find_predictions
+from ncbench.evaluators.predictions import FolderOptions, FolderPredictions, PredictionSource, find_predictions
 from ncbench.evaluators.probe import Diagnosis, ProbeOptions, Rule, probe_frames
 from ncbench.evaluators.scoring import PieceScores, score_piece
 from ncbench.evaluators.summary import Scores, gather, summarize
@@ -116,7 +117,10 @@ def probe(source: PredictionSource, target: Store, protocol: ProtocolCard) -> Di
         return preds, raw, frame_view(view, protocol)
 
     rule = Rule(share=protocol.probe.share, degrees=protocol.probe.degrees)
-    return probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule))
+    diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule))
+    if diagnosis.fix == f"axes: {diagnosis.axes}" and isinstance(source, FolderPredictions):
+        return replace(diagnosis, fix=f"--axes {diagnosis.axes}")  # a plain folder has no card to mend
+    return diagnosis
 
 
 def probe_named(

@@ -215,7 +215,7 @@ def test_a_plain_folder_needs_its_axes(tiny):
 @pytest.mark.parametrize("wrong", ["opencv", "dsine", "ldf"])
 def test_wrong_axes_stop_the_evaluation_with_the_remedy(tiny, wrong):
     folder = write_predictions(tiny / "theirs", "opengl", turn=3.0)
-    with pytest.raises(ScoreError, match=r"opengl"):
+    with pytest.raises(ScoreError, match=r"your files are `opengl`.* Remedy: --axes opengl"):
         evaluate(folder, "tiny", options=FolderOptions(axes=wrong))
     assert not (tiny / "data" / "results" / "tiny" / "theirs" / "result.json").exists()
     row = evaluate(folder, "tiny", options=FolderOptions(axes=wrong), on_mistake="warn").iloc[0]

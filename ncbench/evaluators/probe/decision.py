@@ -67,7 +67,7 @@ class Rule:
     offset_share: float = 0.3
     agreeing: float = 0.75
     windows: int = 3
-    shift_share: float = 0.1
+    shift_share: float = 0.15
     shift_degrees: float = 1.0
     shift_certainty: float = 5.0
     tie: float = 0.05

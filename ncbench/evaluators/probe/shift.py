@@ -23,7 +23,7 @@ EDGE = 15.0
 _DRAWN, _USED = 3072, 256
 _LEAST_PIXELS = 24
 _NO_BETTER = 0.9
-_LEAST_SHIFT = 0.4  # pixels; half a pixel is measured to 0.2 or better, and models err by as much by themselves
+_LEAST_SHIFT = 0.45  # pixels; half a pixel is measured to 0.2 or better, and models err by as much by themselves
 
 
 @dataclass(frozen=True)
