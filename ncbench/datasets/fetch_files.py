@@ -18,7 +18,7 @@ from ncbench.datasets.download import Received, Retry, WrongBytesError, check_fi
 from ncbench.datasets.fetch_parallel import Stop, bring_each
 from ncbench.datasets.remote import redact
 from ncbench.errors import SourceError, StoreError
-from ncbench.files import write_json
+from ncbench.files import TEMPORARY_SUFFIX, leftovers, write_json
 from ncbench.progress import Report
 from ncbench.sources import Download
 
@@ -129,6 +129,9 @@ def fetch_files(
     if not todo and not any((to / name).exists() for name in (PARTIAL, ARCHIVES)):
         return False
     with _alone(to):
+        # what a killed run was writing; nobody else may be writing here
+        for path in [*leftovers(to), *(to / PARTIAL).rglob(f".*{TEMPORARY_SUFFIX}")]:
+            path.unlink(missing_ok=True)
         receipt.write()
 
         def bring(item: Download, stop: Stop | None) -> tuple[Path, Received]:
