@@ -36,7 +36,7 @@ def test_fetch_prepare_predict_evaluate_report(run, tiny):
     assert "prepared" in run("datasets list")
     for model in ("frontal", "depth_oracle"):
         run(f"predict {model} tiny")
-        assert "mean" in run(f"evaluate {model} tiny")
+        assert "mean" in run(f"evaluate {model} --protocol tiny")
     output = run("report --to out")
     assert output.index("Depth oracle") < output.index("Frontal")
     for name in ("index.html", "report.md", "report.tex", "report.csv"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,6 +238,15 @@ def metric_name(threshold: float) -> str:
         ('within_11_25', 'within_30')
     """
     return f"within_{threshold:.12g}".replace(".", "_")
+
+
+def angular_only(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Keep what ``AngularState.metrics`` gives; a result also holds temporal metrics, which have other bounds."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name in ("mean", "median", "rmse") or name.startswith("within_")
+    }
 
 
 def check_invariants(metrics: dict[str, float], where: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from ncbench.errors import ScoreError
-from ncbench.evaluators.angular import check_invariants
+from ncbench.evaluators.angular import angular_only, check_invariants
 from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA
 from ncbench.files import file_sha256
 
@@ -192,6 +192,6 @@ def _check_consistent(result: Result, path: Path) -> None:
         raise ScoreError(f"{path}: status '{values.status}' contradicts its counts ({expected}) or metrics")
     if values.metrics and values.protocol.task == "normals":
         try:
-            check_invariants(values.metrics, where=str(path))
+            check_invariants(angular_only(values.metrics), where=str(path))
         except KeyError as error:
             raise ScoreError(f"{path}: metric {error} is missing. Evaluate again.") from error
