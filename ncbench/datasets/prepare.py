@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ncbench.cards import digest
@@ -119,12 +120,14 @@ def prepare(
         StoreError: The disk is full or the folder cannot be written, or another process works on this store; finished
             shards stay for the next run.
     """
-    tasks = shard_tasks(recipe, out, plan)
+    builder = ShardBuilder(recipe)
+    groups = plan if plan is not None else plan_shards(builder.reader.sequences(), recipe.shard_rows)
+    tasks = shard_tasks(recipe, out, groups)
     _check_planned(recipe, tasks, expected_frames)
     with claimed(out):
         _clean(out, {task.path.name for task in tasks})
         records: dict[int, ShardRecord] = {}
-        for task, record in run(build_shard, tasks, jobs):
+        for task, record in run(builder, tasks, jobs):
             records[task.index] = record
             _check_skipped(recipe, out, tasks, records, max_skipped)
             if progress is not None:
@@ -190,11 +193,35 @@ def shard_tasks(recipe: Recipe, out: Path, plan: Plan | None) -> list[ShardTask]
     return [ShardTask(recipe, out, index, total, tuple(shard)) for index, shard in enumerate(groups)]
 
 
-def build_shard(task: ShardTask) -> ShardRecord:
+class ShardBuilder:
+    """Builds shards of one recipe, with one reader in each process: listing a large source can take seconds.
+
+    Args:
+        recipe: What to build.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __reduce__(self) -> tuple[type[ShardBuilder], tuple[Recipe]]:
+        return ShardBuilder, (self._recipe,)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The reader of this process, opened on first use."""
+        return self._recipe.open_reader()
+
+    def __call__(self, task: ShardTask) -> ShardRecord:
+        """Keep a finished shard or build it; see ``build_shard``."""
+        return build_shard(task, self.reader)
+
+
+def build_shard(task: ShardTask, reader: Reader | None = None) -> ShardRecord:
     """Keep a finished shard or build it; runs in a worker.
 
     Args:
         task: What to build.
+        reader: A reader of the task's recipe; None opens one.
 
     Returns:
         The shard's record.
@@ -203,7 +230,7 @@ def build_shard(task: ShardTask) -> ShardRecord:
         SourceError: A source file is unusable or the reader breaks its contract.
         StoreError: The disk is full, or the shard differs from what the task expects.
     """
-    reader = task.recipe.open_reader()
+    reader = reader or task.recipe.open_reader()
     # the frame after a group decides whether the flow of its last one leads anywhere
     sources = [
         (name, frames, reader.fingerprint(name, (*frames, *_successor(reader, name, frames[-1]))))

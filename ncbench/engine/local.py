@@ -9,32 +9,39 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from ncbench.errors import NcbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_AHEAD = 2  # items that a worker holds: the one it works on, and the next, while this process is busy with its own
+_worker = SimpleNamespace()  # of a worker process: ``fn``, what it was started for
+
 
 def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> Iterator[tuple[Item, Result]]:
     """Apply ``fn`` to every item, here or in worker processes.
 
     Args:
-        fn: A picklable function; pure and idempotent.
+        fn: A picklable function; pure and idempotent. Each process gets it once, so what it keeps to itself (an open
+            source, a memory map) serves all items that this process takes.
         items: What to work on; picklable where ``jobs > 1``.
-        jobs: Worker processes; 1 runs everything in this process, in order.
+        jobs: Processes that work, this one included: starting a worker costs about a second of imports.
 
     Yields:
-        ``(item, result)`` as each finishes: with ``jobs > 1`` in any order.
+        ``(item, result)`` as each finishes: with one job in order, else in any.
 
     Raises:
         ValueError: ``jobs`` is below 1.
         NcbenchError: A worker process died.
-        Exception: The first error of any task; tasks not yet started are cancelled.
+        Exception: The first error of any task, as soon as this process has finished its own; tasks not yet started are
+            cancelled.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -42,22 +49,51 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
         for item in items:
             yield item, fn(item)
         return
-    work = list(items)
+    work = deque(items)
     # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
     context = multiprocessing.get_context("spawn")
-    workers = max(1, min(jobs, len(work)))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        futures = {pool.submit(fn, item): item for item in work}
+    workers = max(1, min(jobs, len(work)) - 1)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fn,)) as pool:
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            yield from _share(fn, work, pool, workers * _AHEAD)
         except BrokenProcessPool as error:
             raise NcbenchError(
                 "a worker process died, most likely for want of memory. Run the same command again with fewer --jobs: "
-                "what is finished is kept."
+                "what is finished is kept. (A script of your own must call this under `if __name__ == '__main__':`.)"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _share(
+    fn: Callable[[Item], Result], work: deque[Item], pool: ProcessPoolExecutor, ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Keep ``ahead`` items with the workers, take the next one here, and give what has been finished meanwhile.
+
+    The last item is always taken here, so that no process waits for more than one item of another's.
+    """
+    handed: dict[Future[Result], Item] = {}
+    while work or handed:
+        while len(work) > 1 and len(handed) < ahead:
+            item = work.popleft()
+            handed[pool.submit(_apply, item)] = item
+        if work:
+            item = work.popleft()
+            yield item, fn(item)
+        else:
+            wait(handed, return_when=FIRST_COMPLETED)
+        for future in [future for future in handed if future.done()]:
+            yield handed.pop(future), future.result()
+
+
+def _begin(fn: Callable[[Any], Any]) -> None:
+    """Make this process a worker for one function."""
+    _worker.fn = fn
+    _end_with_parent()
+
+
+def _apply(item: Any) -> Any:  # noqa: ANN401 - whatever the function takes and gives
+    return _worker.fn(item)
 
 
 def _end_with_parent() -> None:

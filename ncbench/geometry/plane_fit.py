@@ -39,6 +39,7 @@ def normals_by_plane_fit(
     gamma: float | None = ...,
     min_neighbours: int = ...,
     *,
+    row_step: int = ...,
     dtype: Literal["float64"],
 ) -> tuple[DoubleMap, BoolMap]: ...
 
@@ -51,6 +52,7 @@ def normals_by_plane_fit(
     gamma: float | None = ...,
     min_neighbours: int = ...,
     *,
+    row_step: int = ...,
     dtype: Literal["float32"] = ...,
 ) -> tuple[FloatMap, BoolMap]: ...
 
@@ -62,6 +64,7 @@ def normals_by_plane_fit(
     gamma: float | None = 0.05,
     min_neighbours: int = 4,
     *,
+    row_step: int = 1,
     dtype: Literal["float32", "float64"] = "float32",
 ) -> tuple[AnyFloatMap, BoolMap]:
     """Fit to each pixel the plane with the least squared orthogonal distances to the points around it.
@@ -80,16 +83,18 @@ def normals_by_plane_fit(
         window: Side of the window in pixels, odd.
         gamma: Largest relative difference in z to the centre; None switches the test off.
         min_neighbours: Least number of points that take part, the centre included.
+        row_step: Fit rows 0, ``row_step``, 2 ``row_step`` and so on alone; their windows hold all pixels still.
         dtype: Type of the normals; ``"float64"`` keeps every digit.
 
     Returns:
-        Normals (H, W, 3) in OpenCV axes, unit length, facing the camera, zero where invalid; and valid (H, W) bool. A
+        Normals (H', W, 3) in OpenCV axes, unit length, facing the camera, zero where invalid; and valid (H', W) bool,
+        where H' = ceil(H / ``row_step``). A
         pixel is invalid where its depth is unknown, where fewer than ``min_neighbours`` points take part, where the
         points lie on one line in space or on one line of pixels, or where the plane is seen edge-on.
 
     Raises:
-        ValueError: Sizes disagree, the window is not odd and at least 3, ``gamma`` is not positive, or
-            ``min_neighbours`` is below 3.
+        ValueError: Sizes disagree, the window is not odd and at least 3, ``gamma`` is not positive, ``min_neighbours``
+            is below 3, or ``row_step`` is below 1.
     """
     values = np.asarray(depth)
     if values.ndim != 2 or rays.shape != (*values.shape, 3):
@@ -100,13 +105,17 @@ def normals_by_plane_fit(
         raise ValueError(f"expected a positive gamma, or None for no depth test, got {gamma}")
     if min_neighbours < 3:
         raise ValueError(f"expected min_neighbours of at least 3, since a plane needs as many, got {min_neighbours}")
+    if row_step < 1:
+        raise ValueError(f"expected row_step of at least 1, got {row_step}")
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
     radius = window // 2
     points = _padded_points(np.ascontiguousarray(values), np.ascontiguousarray(rays, dtype=np.float64), radius)
-    normals: AnyFloatMap = np.empty(rays.shape, dtype=dtype)
-    valid = np.empty(values.shape, dtype=np.bool_)
-    _fit_image(points, radius, np.inf if gamma is None else float(gamma), min_neighbours, normals, valid)
+    height, width = -(-values.shape[0] // row_step), values.shape[1]
+    normals: AnyFloatMap = np.empty((height, width, 3), dtype=dtype)
+    valid = np.empty((height, width), dtype=np.bool_)
+    limit = np.inf if gamma is None else float(gamma)
+    _fit_rows(points, radius, row_step, limit, min_neighbours, normals, valid)
     return normals, valid
 
 
@@ -130,10 +139,16 @@ def _padded_points(depth: AnyFloatMap, rays: DoubleMap, radius: int) -> DoubleMa
 
 
 @jit()
-def _fit_image(
-    points: DoubleMap, radius: int, gamma: float, min_neighbours: int, normals: AnyFloatMap, valid: BoolMap
+def _fit_rows(
+    points: DoubleMap,
+    radius: int,
+    row_step: int,
+    gamma: float,
+    min_neighbours: int,
+    normals: AnyFloatMap,
+    valid: BoolMap,
 ) -> None:
-    """Fill ``normals`` and ``valid``, one block of a row at a time.
+    """Fill ``normals`` and ``valid`` for every ``row_step``-th row, one block of a row at a time.
 
     For each offset of the window a pass runs over the block's pixels, so that every inner loop is over neighbouring
     memory without branches and becomes vector instructions.
@@ -142,7 +157,8 @@ def _fit_image(
     xs, ys, zs = points[0], points[1], points[2]
     sums = np.empty(_SUMS * _BLOCK)
     found = np.empty(3 * _BLOCK)
-    for row in range(height):
+    for place in range(height):
+        row = place * row_step
         for start in range(0, width, _BLOCK):
             count = min(_BLOCK, width - start)
             inner = slice(start + radius, start + radius + count)
@@ -156,8 +172,8 @@ def _fit_image(
             _solve(sums, x, y, z, min_neighbours, found)
             for i in range(count):
                 for axis in range(3):
-                    normals[row, start + i, axis] = found[axis * _BLOCK + i]
-                valid[row, start + i] = found[i] != 0 or found[_BLOCK + i] != 0 or found[2 * _BLOCK + i] != 0
+                    normals[place, start + i, axis] = found[axis * _BLOCK + i]
+                valid[place, start + i] = found[i] != 0 or found[_BLOCK + i] != 0 or found[2 * _BLOCK + i] != 0
 
 
 @jit()

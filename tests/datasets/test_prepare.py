@@ -152,6 +152,24 @@ def test_one_worker_and_two_write_the_same_bytes(built, source, tmp_path):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_process_opens_the_source_once(source, tmp_path, monkeypatch, jobs):
+    log = tmp_path / "opened"
+    code = (
+        "import os\nfrom pathlib import Path\nimport store_test_reader\n"
+        "class Logged(store_test_reader.Reader):\n"
+        "    def __init__(self, root, settings):\n"
+        "        super().__init__(root, {})\n"
+        "        with Path(settings['log']).open('a') as file:\n"
+        "            file.write(f'{os.getpid()}\\n')\n"
+    )
+    (tmp_path / "code" / "logged_test_reader.py").write_text(code)
+    recipe = recipe_for(source, reader="logged_test_reader:Logged", settings={"log": str(log)}, shard_rows=1)
+    prepare(recipe, tmp_path / "store", jobs=jobs)
+    opened = log.read_text().split()
+    assert len(opened) == len(set(opened)) <= (1 if jobs == 1 else 1 + jobs)
+
+
 def test_the_source_may_move_and_no_path_or_time_is_kept(built, source, tmp_path):
     moved = source.rename(tmp_path / "elsewhere")
     prepare(recipe_for(moved), tmp_path / "again")

@@ -22,6 +22,41 @@ def test_one_job_stays_in_this_process_and_in_order():
     assert [pid for _, pid in run(lambda _: os.getpid(), range(3))] == [os.getpid()] * 3
 
 
+class Counter:
+    """Counts the items that one copy of it takes."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, item):
+        self.count += 1
+        return os.getpid(), self.count
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_keeps_its_function(jobs):
+    taken = [result for _, result in run(Counter(), range(9), jobs)]
+    workers = {pid for pid, _ in taken}
+    assert len(workers) <= jobs
+    for worker in workers:
+        counts = sorted(count for pid, count in taken if pid == worker)
+        assert counts == list(range(1, len(counts) + 1))
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 3, 50])
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_all_processes_share_the_items(items, jobs):
+    found = dict(run(slow_pid, range(items), jobs))
+    assert sorted(found) == list(range(items))
+    assert min(items, 2) <= len(set(found.values())) <= jobs  # a third process may come too late for any item
+    assert items == 0 or os.getpid() in found.values()
+
+
+def slow_pid(_):
+    time.sleep(0.05)
+    return os.getpid()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_reaches_the_caller(jobs):
     with pytest.raises(ValueError, match="math domain error|expected a nonnegative|nonnegative"):
@@ -37,17 +72,17 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
         "import test_local; from ncbench.engine.local import run\n"
-        "list(run(test_local.slow_touch, [pathlib.Path(sys.argv[2])] * 2, jobs=2))"
+        "list(run(test_local.slow_touch, [pathlib.Path(sys.argv[2])] * 30, jobs=3))"
     )
     here = str(Path(__file__).parent)
     command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
     with subprocess.Popen([*command, here, str(tmp_path)]) as parent:
         deadline = time.monotonic() + 30
-        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        while len(list(tmp_path.iterdir())) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         parent.kill()
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(workers) == 2
+    assert len(workers) == 3
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=10)
     assert not alive
 

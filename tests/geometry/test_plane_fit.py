@@ -182,6 +182,16 @@ def test_three_points_are_enough_when_asked_for():
     np.testing.assert_allclose(normals[valid], [[0, 0, -1]] * 3, atol=1e-7)
 
 
+@pytest.mark.parametrize("row_step", [2, 5, 16, 100])
+def test_some_rows_are_those_of_all(row_step):
+    rng = np.random.default_rng(4)
+    depth = plane_depth(plane_normal(40, 70)) * (1 + 0.01 * rng.random((HEIGHT, WIDTH)))
+    normals, valid = normals_by_plane_fit(depth, RAYS, 7, row_step=row_step)
+    every, all_valid = normals_by_plane_fit(depth, RAYS, 7)
+    np.testing.assert_array_equal(normals, every[::row_step])
+    np.testing.assert_array_equal(valid, all_valid[::row_step])
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (2, 3), (5, 64), (3, 65), (6, 129)])
 def test_any_size(shape):
     rays = pinhole_rays(field_of_view_intrinsics(*shape, 50), *shape)
@@ -214,6 +224,7 @@ def test_inputs_may_be_views():
         ({"gamma": 0}, "positive gamma"),
         ({"gamma": float("nan")}, "positive gamma"),
         ({"min_neighbours": 2}, "at least 3"),
+        ({"row_step": 0}, "row_step of at least 1"),
         ({"depth": np.ones((3, 3))}, "rays"),
         ({"depth": np.ones((1, HEIGHT, WIDTH))}, "rays"),
     ],

@@ -6,6 +6,7 @@ Meaning (depth, normals, masks) is given by the modules `images` and `normal_map
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import struct
@@ -95,6 +96,29 @@ def decode_png(content: bytes, path: Path) -> Pixels:
     """
     import cv2
 
+    pixels = _decode_bgr(content, path)
+    if pixels.ndim == 3:
+        to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cast("Pixels", cv2.cvtColor(pixels, to_rgb))
+    return pixels
+
+
+def check_png_decodes(content: bytes, path: Path) -> None:
+    """Decode PNG bytes fully and drop the pixels.
+
+    Args:
+        content: The encoded picture.
+        path: Where it came from, for the message.
+
+    Raises:
+        SourceError: Truncated or corrupt.
+    """
+    _decode_bgr(content, path)
+
+
+def _decode_bgr(content: bytes, path: Path) -> Pixels:
+    import cv2
+
     check_png(content, path)
     try:
         # the only decoder here that keeps 16 bits of a colour PNG; it answers in BGR order
@@ -103,8 +127,6 @@ def decode_png(content: bytes, path: Path) -> Pixels:
         raise SourceError.at(path, f"expected a PNG picture, but it does not decode ({error})", DAMAGED) from error
     if pixels is None:
         raise SourceError.at(path, "expected a PNG picture, but its pixel data do not decode fully", DAMAGED)
-    if pixels.ndim == 3:
-        pixels = np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
     return cast("Pixels", pixels)
 
 
@@ -184,7 +206,8 @@ def read_npz(path: Path, key: str | None = None) -> NDArray[Any]:
                 problem = f"{member.filename} claims {member.file_size} bytes out of {member.compress_size}"
                 raise SourceError.at(path, problem, DAMAGED)
             with archive.open(member) as stream:
-                return _read_npy_stream(stream, member.file_size, path, f"array '{member.filename}' of {what}")
+                inside = cast("io.BufferedIOBase", stream)
+                return _read_npy_stream(inside, member.file_size, path, f"array '{member.filename}' of {what}")
     except (OSError, EOFError, ValueError, *_ZIP_ERRORS) as error:
         raise SourceError.at(path, f"expected {what}, but it cannot be read ({error})", DAMAGED) from error
 
@@ -201,18 +224,17 @@ def _npz_member(archive: zipfile.ZipFile, key: str | None, path: Path) -> str:
     return names[key]
 
 
-def _read_npy_stream(stream: IO[bytes], size: int, path: Path, what: str) -> NDArray[Any]:
-    shape, fortran, dtype = _npy_header(stream, path, what)
+def _read_npy_stream(stream: io.BufferedIOBase, size: int, path: Path, what: str) -> NDArray[Any]:
+    shape, fortran, dtype = _npy_header(cast("IO[bytes]", stream), path, what)
     count = math.prod(shape)
     if dtype.kind not in "biuf" or dtype.hasobject:
         raise SourceError.at(path, f"expected {what} of numbers, found dtype {dtype}", DAMAGED)
     if any(side < 0 for side in shape) or stream.tell() + count * dtype.itemsize != size:
         problem = f"expected {what} of shape {shape} and dtype {dtype}, but {size} bytes do not hold that"
         raise SourceError.at(path, problem, DAMAGED)
-    content = stream.read(count * dtype.itemsize)
-    if len(content) != count * dtype.itemsize:
+    values = np.empty(count, dtype)  # into an array that can be written to, so that nobody needs a copy
+    if values.size and stream.readinto(values.view(np.uint8).data) != values.nbytes:
         raise SourceError.at(path, f"expected {what}, but it ended while being read", DAMAGED)
-    values = np.frombuffer(content, dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.formats.arrays import DAMAGED, decode_png, read_array, read_bytes, read_png
+from ncbench.datasets.formats.arrays import DAMAGED, check_png_decodes, read_array, read_bytes, read_png
 from ncbench.datasets.formats.exr import names_of_layer, read_exr
 from ncbench.datasets.formats.sintel import read_dpt
 from ncbench.errors import SourceError
@@ -35,12 +36,12 @@ def read_image_bytes(path: Path) -> bytes:
     """
     content = read_bytes(path, "a picture")
     if path.suffix.lower() == ".png":
-        decode_png(content, path)
+        check_png_decodes(content, path)
         return content
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format == "PNG":
-                decode_png(content, path)
+                check_png_decodes(content, path)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1)
     except _NOT_A_PICTURE as error:
@@ -146,10 +147,26 @@ def read_depth_file(path: Path, *, scale: float = 1.0, key: str | None = None) -
         raise SourceError.at(
             path, f"expected one depth per pixel, (H, W), found shape {stored.shape}", "Check the file"
         )
+    metres = _metres(stored, scale)
+    with np.errstate(invalid="ignore"):
+        metres[~((metres > 0) & (metres < np.inf))] = 0  # NaN fails both
+    return metres
+
+
+def _metres(stored: NDArray[Any], scale: float) -> NDArray[np.float32]:
+    """Depth times its unit, the product in float64; always an array of its own."""
+    if stored.dtype == np.uint16:
+        looked_up: NDArray[np.float32] = _metres_of_code(scale)[stored]
+        return looked_up
     with np.errstate(invalid="ignore", over="ignore"):
-        # float64 for the product alone: most depth comes in metres already
-        metres = stored.astype(np.float32) if scale == 1 else (stored.astype(np.float64) * scale).astype(np.float32)
-        return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+        # most depth comes in metres already
+        return stored.astype(np.float32) if scale == 1 else (stored.astype(np.float64) * scale).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _metres_of_code(scale: float) -> NDArray[np.float32]:
+    """What each 16-bit value means: looking values up takes a third of the time of converting a picture of them."""
+    return (np.arange(1 << 16) * scale).astype(np.float32)
 
 
 def _depth_channel(names: Mapping[str, Any], key: str | None) -> list[str]:

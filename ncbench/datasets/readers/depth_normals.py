@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +64,22 @@ def rays_of(intrinsics: NDArray[np.float64], shape: tuple[int, ...], origin: Pat
         origin: Where the matrix comes from, for the message.
 
     Returns:
-        (H, W, 3) float64 rays with z = 1.
+        (H, W, 3) float64 rays with z = 1; shared between calls and read-only.
 
     Raises:
         SourceError: See :func:`check_intrinsics`.
     """
     check_intrinsics(intrinsics, origin)
     height, width = shape
-    return pinhole_rays(intrinsics, height, width)
+    return _rays(tuple(intrinsics.ravel().tolist()), height, width)
+
+
+@lru_cache(maxsize=1)
+def _rays(intrinsics: tuple[float, ...], height: int, width: int) -> NDArray[np.float64]:
+    """Keep the rays of one camera: most sets have one, and computing its rays takes as long as decoding a picture."""
+    rays = pinhole_rays(np.array(intrinsics).reshape(3, 3), height, width)
+    rays.flags.writeable = False
+    return rays
 
 
 def plane_fit_normals(depth: FloatMap, rays: NDArray[np.float64], fit: PlaneFit) -> tuple[FloatMap, BoolMap]:

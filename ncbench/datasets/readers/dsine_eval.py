@@ -16,18 +16,17 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ncbench.cards import AxesName
 from ncbench.datasets.formats.camera_files import read_intrinsics
 from ncbench.datasets.formats.images import image_size, read_image_bytes
-from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
+from ncbench.datasets.formats.normal_maps import InvalidRule, StoredNormals, open_normals
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame
 from ncbench.datasets.readers.base import hash_files
-from ncbench.datasets.readers.depth_normals import rays_of
+from ncbench.datasets.readers.depth_normals import check_intrinsics
 from ncbench.datasets.readers.dsine_eval_pickle import read_oasis_normals
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape
 from ncbench.datasets.readers.nyuv2_axes import check_facing
 from ncbench.errors import SourceError
-from ncbench.geometry.axes import convert_axes
+from ncbench.names import AxesName
 from ncbench.settings import Settings, suggest
 
 _REMEDY = "Unpack dsine_eval.zip and name the folder dsine_eval"
@@ -129,9 +128,9 @@ class DsineEvalReader:
             image = read_image_bytes(picture)
             shape = image_size(image)
             intrinsics = read_intrinsics(camera)
-            rays = rays_of(intrinsics, shape, camera)
+            check_intrinsics(intrinsics, camera)
             normal, valid = self._normal(normal_path, shape)
-            check_facing(normal, valid, rays, normal_path, self._settings.axes)
+            check_facing(normal, valid, intrinsics, normal_path, self._settings.axes)
             yield Frame(sequence=sequence, frame=number, image=image, normal=normal, valid=valid, intrinsics=intrinsics)
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
@@ -187,14 +186,13 @@ class DsineEvalReader:
 
     def _normal(self, path: Path, shape: tuple[int, int]) -> tuple[FloatMap, BoolMap]:
         if self._kind.suffix == "pkl":
-            stored = read_oasis_normals(path, *shape)
-            valid = np.isfinite(stored).all(axis=2) & (stored != 0).any(axis=2)
+            vectors, everywhere = read_oasis_normals(path, *shape), np.ones(shape, dtype=np.bool_)
+            stored = StoredNormals(path, vectors, everywhere, self._kind.invalid.min_norm)
         else:
-            stored, valid = read_normal_file(path, invalid=self._kind.invalid)
+            stored = open_normals(path, invalid=self._kind.invalid)
             self._check_bits(path)
         require_shape(path, stored.shape, shape, "its picture")
-        canonical = convert_axes(stored, self._settings.axes, "opencv")
-        return unit_normals(canonical, valid), valid
+        return stored.unit(self._settings.axes)
 
     def _check_bits(self, path: Path) -> None:
         """A picture of the wrong depth would decode to plausible normals at another precision."""

@@ -15,7 +15,7 @@ import numpy as np
 from ncbench.datasets.formats.arrays import read_npy
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers, read_intrinsics, read_poses
 from ncbench.datasets.formats.images import image_file_size, image_size, read_depth_file, read_image_bytes, read_mask
-from ncbench.datasets.formats.normal_maps import check_lengths, read_normal_file, unit_normals
+from ncbench.datasets.formats.normal_maps import open_normals
 from ncbench.datasets.formats.sintel import read_flo
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
@@ -28,7 +28,6 @@ from ncbench.datasets.readers.folder_settings import FolderSettings, NormalsFrom
 from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
 from ncbench.datasets.readers.patterns import PathPattern, Place
 from ncbench.errors import CardError, SourceError
-from ncbench.geometry.axes import convert_axes
 from ncbench.geometry.cameras import field_of_view_intrinsics
 from ncbench.geometry.normals_from_depth import normals_by_cross_product
 
@@ -199,11 +198,10 @@ class FolderReader:
                 return plane_fit_normals(depth, rays, self._settings.plane_fit)
             return normals_by_cross_product(depth, rays)
         path = self._path("normal", sequence, frame)
-        stored, valid = read_normal_file(path, key=self._settings.normal_key, invalid=self._settings.invalid)
+        stored = open_normals(path, key=self._settings.normal_key, invalid=self._settings.invalid)
         require_shape(path, stored.shape, shape, "its picture")
-        canonical = convert_axes(stored, self._settings.axes or "opencv", "opencv")
-        check_lengths(stored, valid, path)
-        return unit_normals(canonical, valid), valid
+        stored.check_lengths()
+        return stored.unit(self._settings.axes or "opencv")
 
     def _occluded(self, sequence: str, frame: int, shape: tuple[int, int]) -> BoolMap | None:
         if "occluded" not in self._used(sequence, frame):
@@ -217,7 +215,7 @@ class FolderReader:
         if "flow" not in self._used(sequence, frame):
             return None
         path = self._path("flow", sequence, frame)
-        flow = read_flo(path) if path.suffix.lower() == ".flo" else read_npy(path).astype(np.float32)
+        flow = read_flo(path) if path.suffix.lower() == ".flo" else read_npy(path).astype(np.float32, copy=False)
         if flow.ndim != 3 or flow.shape[2] != 2:
             raise SourceError.at(path, f"expected flow (H, W, 2), found shape {flow.shape}", "Store (u, v) per pixel")
         require_shape(path, flow.shape, shape, "its picture")

@@ -13,16 +13,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import read_bytes
 from ncbench.datasets.formats.images import image_size, read_image_bytes
-from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
+from ncbench.datasets.formats.normal_maps import InvalidRule, open_normals
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
 from ncbench.datasets.readers.nyuv2_axes import check_facing
 from ncbench.errors import CardError, SourceError
-from ncbench.geometry.axes import convert_axes
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 _REMEDY = "Unpack Marigold's evaluation_dataset.zip and name its folder"
@@ -97,10 +96,9 @@ class MarigoldEvalReader:
         picture, path = self._pairs[sequence]
         for number in frames:
             image = read_image_bytes(picture)
-            stored, valid = read_normal_file(path, invalid=_ANY_LENGTH)
+            stored = open_normals(path, invalid=_ANY_LENGTH)
             require_shape(path, stored.shape, image_size(image), "its picture")
-            canonical = convert_axes(stored, self._settings.axes, "opencv")
-            normal = unit_normals(canonical, valid)
+            normal, valid = stored.unit(self._settings.axes)
             check_facing(normal, valid, None, path, self._settings.axes)
             yield Frame(sequence=sequence, frame=number, image=image, normal=normal, valid=valid)
 

@@ -17,17 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ncbench.cards import AxesName
 from ncbench.datasets.formats.arrays import DAMAGED
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
 from ncbench.datasets.formats.matlab import Mat73, numbers, read_mat5
-from ncbench.datasets.formats.normal_maps import unit_normals
+from ncbench.datasets.formats.normal_maps import StoredNormals
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame
 from ncbench.datasets.readers.depth_normals import rays_of
 from ncbench.datasets.readers.layout import require_folder, require_known
 from ncbench.datasets.readers.nyuv2_axes import check_against_depth
 from ncbench.errors import SourceError
-from ncbench.geometry.axes import convert_axes
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 _REMEDY = (
@@ -173,11 +172,9 @@ class Nyuv2Reader:
         return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
     def _normal(self, index: int, depth: FloatMap) -> tuple[FloatMap, BoolMap]:
-        stored = self._normals.read(index).astype(np.float32) * np.array(self._settings.signs, dtype=np.float32)
-        valid = (self._masks.read(index) > 0) & np.isfinite(stored).all(axis=2) & (stored != 0).any(axis=2)
-        stored[~valid] = 0
-        canonical = convert_axes(stored, self._settings.axes, "opencv")
-        normal = unit_normals(canonical, valid)
+        vectors = self._normals.read(index).astype(np.float32)
+        stored = StoredNormals(self._normals.path, vectors, self._masks.read(index) > 0, min_norm=0.0)
+        normal, valid = stored.unit(self._settings.axes, self._settings.signs)
         if self._settings.axes_slack is not None:
             named, path = self._settings.axes, self._normals.path
             check_against_depth(normal, valid, depth, self._rays, path, named, self._settings.axes_slack)

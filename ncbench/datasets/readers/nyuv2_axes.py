@@ -13,31 +13,54 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.datasets.frame import BoolMap, FloatMap
+from ncbench.datasets.frame import BoolMap, FloatMap, Matrix
 from ncbench.errors import SourceError
+from ncbench.geometry.cameras import pinhole_rays
 from ncbench.geometry.plane_fit import normals_by_plane_fit
 
 _FEWEST_PIXELS = 100
-_STEP = 4  # every fourth pixel of every fourth row decides as well as all of them
+_STEP = 4  # every fourth pixel of every fourth row tells which way most normals point
+_ROW_STEP = 16  # as many pixels, in whole rows, which a plane fit takes faster
 _WINDOW = 7
+_SIGNS = tuple(itertools.product((1, -1), repeat=3))
 _REMEDY = "Correct the card's axes (docs/conventions.md lists them)"
 
 
-def check_facing(normal: FloatMap, valid: BoolMap, rays: NDArray[np.float64] | None, path: Path, axes: str) -> None:
+def share_away(normal: FloatMap, valid: BoolMap, intrinsics: Matrix | None, grazing: float = 0.0) -> float:
+    """Tell which share of a map's normals points away from the camera, out of every fourth pixel of every fourth row.
+
+    Args:
+        normal: (H, W, 3) unit normals in OpenCV axes.
+        valid: (H, W) bool.
+        intrinsics: (3, 3); None stands for viewing along the optical axis everywhere.
+        grazing: Largest product of normal and ray (with z = 1) that does not count as pointing away yet.
+
+    Returns:
+        0 to 1; 0 where no pixel looked at is valid.
+    """
+    sampled, used = normal[::_STEP, ::_STEP], valid[::_STEP, ::_STEP]
+    away = sampled[..., 2]
+    if intrinsics is not None:
+        # the camera whose pixels are the sampled ones: (0, 0) stays, and distances shrink
+        rays = pinhole_rays(np.diag([1 / _STEP, 1 / _STEP, 1.0]) @ intrinsics, *used.shape)
+        away = np.einsum("hwc,hwc->hw", sampled, rays)
+    return float((away[used] > grazing).mean()) if used.any() else 0.0
+
+
+def check_facing(normal: FloatMap, valid: BoolMap, intrinsics: Matrix | None, path: Path, axes: str) -> None:
     """Check that most normals of one map face the camera.
 
     Args:
         normal: (H, W, 3) unit normals, converted to OpenCV axes.
         valid: (H, W) bool.
-        rays: (H, W, 3) viewing rays with z = 1; None stands for the optical axis everywhere.
+        intrinsics: (3, 3); None stands for viewing along the optical axis everywhere.
         path: The map's file.
         axes: What the card says of the file, for the message.
 
     Raises:
         SourceError: More than half of the valid normals point away.
     """
-    away = normal[..., 2] if rays is None else np.einsum("hwc,hwc->hw", normal, rays)
-    share = float((away[valid] > 0).mean()) if valid.any() else 0.0
+    share = share_away(normal, valid, intrinsics)
     if share > 0.5:
         problem = f"expected normals in {axes} axes, facing the camera, but {100 * share:.0f} % of them point away"
         raise SourceError.at(path, problem, _REMEDY)
@@ -61,18 +84,19 @@ def check_against_depth(
     Raises:
         SourceError: Another choice of signs fits better.
     """
-    fitted, known = normals_by_plane_fit(depth, rays, window=_WINDOW)
-    both = (valid & known)[::_STEP, ::_STEP]
+    fitted, known = normals_by_plane_fit(depth, rays, window=_WINDOW, row_step=_ROW_STEP)
+    both = valid[::_ROW_STEP] & known
     if int(both.sum()) < _FEWEST_PIXELS:
         return
-    stored, expected = (part[::_STEP, ::_STEP][both].astype(np.float64) for part in (normal, fitted))
-    medians = {signs: _median_angle(stored * signs, expected) for signs in itertools.product((1, -1), repeat=3)}
-    best = min(medians, key=lambda signs: medians[signs])
-    own = medians[1, 1, 1]
-    if own > medians[best] + slack:
+    stored, expected = (part[both].astype(np.float64) for part in (normal[::_ROW_STEP], fitted))
+    products = stored * expected
+    # the smallest median angle is that of the greatest median cosine
+    best = max(_SIGNS, key=lambda signs: float(np.median(products @ signs)))
+    own, smallest = _median_angle(stored, expected), _median_angle(stored * best, expected)
+    if own > smallest + slack:
         problem = (
             f"expected normals in {axes} axes that agree with the depth, but their median angle to it is {own:.1f} "
-            f"degrees, and {medians[best]:.1f} with the signs of (x, y, z) multiplied by {best}"
+            f"degrees, and {smallest:.1f} with the signs of (x, y, z) multiplied by {best}"
         )
         raise SourceError.at(path, problem, _REMEDY)
 

@@ -14,10 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ncbench.cards import AxesName
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
 from ncbench.datasets.formats.images import image_size, read_depth_file, read_image_bytes, read_mask
-from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
+from ncbench.datasets.formats.normal_maps import InvalidRule, open_normals
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.depth_normals import rays_of
@@ -26,7 +25,7 @@ from ncbench.datasets.readers.nyuv2 import Sign
 from ncbench.datasets.readers.nyuv2_axes import check_against_depth
 from ncbench.datasets.readers.scannet_lists import read_list
 from ncbench.errors import CardError, SourceError
-from ncbench.geometry.axes import convert_axes
+from ncbench.names import AxesName
 from ncbench.settings import Settings
 
 _REMEDY = "Unpack FrameNet's zip files, so that scannet-frames holds a folder a scan, and name the folder above"
@@ -108,17 +107,15 @@ class FramenetReader:
         for number in frames:
             image = read_image_bytes(picture)
             shape = image_size(image)
-            stored, valid = read_normal_file(normal_path, invalid=_BLACK)
+            stored = open_normals(normal_path, invalid=_BLACK)
             require_shape(normal_path, stored.shape, shape, "its picture")
             depth = read_depth_file(depth_path, scale=1 / self._settings.depth_units)
             require_shape(depth_path, depth.shape, shape, "its picture")
-            for path in masks:
+            keep = None
+            for path in masks:  # one at most
                 keep = read_mask(path)
                 require_shape(path, keep.shape, shape, "its picture")
-                valid &= keep
-            signed = stored * np.array(self._settings.signs, dtype=np.float32)
-            canonical = convert_axes(signed, self._settings.axes, "opencv")
-            normal = unit_normals(canonical, valid)
+            normal, valid = stored.unit(self._settings.axes, self._settings.signs, keep)
             if self._settings.axes_slack is not None:
                 rays = rays_of(self._intrinsics, shape, self._root)
                 named, slack = self._settings.axes, self._settings.axes_slack

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ncbench.datasets.formats.images import image_file_size, image_size, read_depth_file, read_image_bytes, read_mask
-from ncbench.datasets.formats.normal_maps import InvalidRule, read_normal_file, unit_normals
+from ncbench.datasets.formats.normal_maps import InvalidRule, open_normals, read_normal_file, unit_normals
 from ncbench.errors import SourceError
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "real" / "exr"
@@ -219,6 +219,46 @@ def test_unit_normals_change_length_alone():
     assert not unit[0].any()
     np.testing.assert_allclose(unit[1:], some_normals()[1:], atol=2e-7)
     assert unit.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_unit_normals_of_a_file(tmp_path, dtype):
+    rng = np.random.default_rng(6)
+    stored = (rng.normal(size=(37, 29, 3)) * rng.uniform(0.2, 2, (37, 29, 1))).astype(dtype)
+    stored[0, 0], stored[0, 1, 1], stored[0, 2, 2] = 0, np.nan, -np.inf
+    keep = rng.random((37, 29)) > 0.2
+    np.save(tmp_path / "a.npy", stored)
+    normal, valid = open_normals(tmp_path / "a.npy").unit("dsine", (1, -1, 1), keep)
+    exact = stored.astype(np.float32).astype(np.float64) * [-1, 1, -1]  # dsine negates all of OpenCV's axes
+    length = np.sqrt((exact**2).sum(-1))
+    with np.errstate(invalid="ignore"):
+        expected = keep & np.isfinite(length) & (length >= 0.5)
+    np.testing.assert_array_equal(valid, expected)
+    np.testing.assert_array_equal(normal[valid], (exact[valid] / length[valid, None]).astype(np.float32))
+    assert not normal[~valid].any()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), stored)
+
+
+def test_png_normals_equal_the_formula(tmp_path):
+    pixels = np.random.default_rng(7).integers(0, 65536, (20, 30, 3)).astype(np.uint16)
+    save_png16(tmp_path / "a.png", pixels)
+    exact = (pixels.astype(np.float64) / 65535 * 2 - 1).astype(np.float32).astype(np.float64)
+    length = np.sqrt((exact**2).sum(-1))
+    normal, valid = open_normals(tmp_path / "a.png").unit("opencv")
+    np.testing.assert_array_equal(valid, length >= 0.5)
+    np.testing.assert_array_equal(normal[valid], (exact[valid] / length[valid, None]).astype(np.float32))
+
+
+def test_lengths_that_are_no_normals(tmp_path):
+    off = np.tile(some_normals(), (40, 50, 1)) * np.float32(1.06)
+    off[::2, ::3] = np.nan
+    np.save(tmp_path / "off.npy", off)
+    with pytest.raises(SourceError, match=r"off\.npy: expected unit normals, found lengths that are off 1 by 0.06"):
+        open_normals(tmp_path / "off.npy").check_lengths()
+    np.save(tmp_path / "on.npy", off / np.float32(1.04))
+    open_normals(tmp_path / "on.npy").check_lengths()
+    np.save(tmp_path / "none.npy", off * np.nan)
+    open_normals(tmp_path / "none.npy").check_lengths()
 
 
 @pytest.mark.real
