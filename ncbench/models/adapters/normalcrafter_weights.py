@@ -1,0 +1,242 @@
+"""NormalCrafter's networks from the layout of the published repository, checked tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers.utils import logging
+
+from ncbench.errors import ModelError
+from ncbench.models.adapters.normalcrafter_conditioning import CLIP_SIDE
+from ncbench.models.adapters.normalcrafter_decode import blend_in_place
+from ncbench.models.adapters.normalcrafter_frames import MULTIPLE
+from ncbench.models.adapters.normalcrafter_networks import Networks
+from ncbench.models.adapters.normalcrafter_unet import OneStep, PerFrameUNet
+from ncbench.models.base import Precision, Runtime
+from ncbench.models.weights import read_tensors, require_complete
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ADVICE = "Get the files of the revision that the card names."
+_TIME_IDS = 3  # frames a second, motion bucket, noise augmentation
+_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the published repository holds, read.
+
+    Attributes:
+        unet: ``unet``.
+        vae: ``vae``; its encoder is kept in float32.
+        image_encoder: ``image_encoder``, of CLIP.
+        scheduler: ``scheduler``.
+        image_statistics: Mean and standard deviation of CLIP's input, from ``feature_extractor``.
+    """
+
+    unet: UNetSpatioTemporalConditionModel
+    vae: AutoencoderKLTemporalDecoder
+    image_encoder: CLIPVisionModelWithProjection
+    scheduler: EulerDiscreteScheduler
+    image_statistics: tuple[list[float], list[float]]
+
+
+def load_networks(runtime: Runtime) -> Networks:
+    """Load the networks from the layout of the published repository.
+
+    Args:
+        runtime: ``weights`` is the folder that holds ``unet``, ``vae``, ``image_encoder``, ``scheduler`` and
+            ``feature_extractor``.
+
+    Returns:
+        The networks, on the device.
+
+    Raises:
+        ModelError: A file is missing or is not what it should be, or a tensor is missing, unknown or of another shape;
+            the message names it.
+    """
+    folder = runtime.weights
+    if folder is None:
+        raise ModelError("NormalCrafter needs weights, and the runtime names no folder of them.")
+    dtype = DTYPES[runtime.precision]
+    parts = Parts(
+        unet=_diffusers_network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+        vae=_diffusers_network(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
+        image_encoder=_image_encoder(folder / "image_encoder", dtype),
+        scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
+        image_statistics=_clip_statistics(folder / "feature_extractor" / "preprocessor_config.json"),
+    )
+    _check_fit(folder, parts)
+    return assemble(parts, runtime)
+
+
+def assemble(parts: Parts, runtime: Runtime) -> Networks:
+    """Bring networks to their device and number format, and make them quick and sparing.
+
+    Args:
+        parts: The networks, which are changed.
+        runtime: Where and how they compute.
+
+    Returns:
+        The networks, ready to run.
+    """
+    device, dtype = torch.device(runtime.device), DTYPES[runtime.precision]
+    vae: Any = parts.vae  # torch types the parts of a module as tensors or modules
+    networks: tuple[torch.nn.Module, ...] = (parts.unet, parts.image_encoder, vae)
+    for network in networks:
+        network.eval().requires_grad_(requires_grad=False)
+    for network in networks[:2]:
+        torch.nn.Module.to(network, device, dtype)
+    encoder_dtype = torch.float32 if vae.config["force_upcast"] else dtype
+    for module in (vae.encoder, vae.quant_conv):
+        module.to(device, encoder_dtype)
+    vae.decoder.to(device, dtype)
+    blend_in_place(vae)
+    unet = PerFrameUNet(parts.unet)
+    if runtime.compile:
+        unet.compile()
+        vae.decoder.compile()
+    mean, std = parts.image_statistics
+    return Networks(unet, vae, parts.image_encoder, mean, std, OneStep.of(parts.scheduler), device, dtype)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a JSON configuration.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its values.
+
+    Raises:
+        ModelError: It cannot be read, or is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}). {_ADVICE}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(values).__name__}. {_ADVICE}")
+    return values
+
+
+def _diffusers_network(kind: type[Any], folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - an instance of kind
+    """Make a network without memory of its own, and give it the stored tensors themselves."""
+    config = read_config(folder / "config.json")
+    try:
+        with torch.device("meta"):
+            network = kind.from_config(config)
+    except Exception as error:  # diffusers raises whatever a wrong value leads to
+        raise ModelError(f"{folder / 'config.json'}: describes no {kind.__name__} ({error}). {_ADVICE}") from error
+    path = _weights_file(folder, "diffusion_pytorch_model")
+    tensors, wanted = read_tensors(path), network.state_dict()
+    require_complete(
+        {
+            "missing_keys": wanted.keys() - tensors.keys(),
+            "unexpected_keys": tensors.keys() - wanted.keys(),
+            "mismatched_keys": [
+                (name, tensors[name].shape, wanted[name].shape)
+                for name in sorted(wanted.keys() & tensors.keys())
+                if tensors[name].shape != wanted[name].shape
+            ],
+        },
+        path,
+    )
+    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    return network
+
+
+def _image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+    config = read_config(folder / "config.json")
+    path = _weights_file(folder, "model")
+    tensors = read_tensors(path)
+    kind: Any = CLIPVisionModelWithProjection  # from_pretrained's types know no tensors without a file
+    try:
+        with _no_progress_bar():
+            network, info = kind.from_pretrained(
+                None,
+                config=CLIPVisionConfig.from_dict(config),
+                state_dict=tensors,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers raises whatever a wrong value leads to
+        raise ModelError(f"{folder}: cannot be read as a CLIP image encoder ({error}). {_ADVICE}") from error
+    require_complete(info, path)
+    encoder: CLIPVisionModelWithProjection = network
+    return encoder
+
+
+def _scheduler(path: Path) -> EulerDiscreteScheduler:
+    config = read_config(path)
+    make: Any = EulerDiscreteScheduler.from_config  # has no types
+    try:
+        scheduler: EulerDiscreteScheduler = make(config)
+    except Exception as error:  # diffusers raises whatever a wrong value leads to
+        raise ModelError(f"{path}: describes no EulerDiscreteScheduler ({error}). {_ADVICE}") from error
+    return scheduler
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    bars: Any = logging  # has no types
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _weights_file(folder: Path, stem: str) -> Path:
+    names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise ModelError(f"{folder}: expected {names[0]} or {names[1]}, and neither is there. {_ADVICE}")
+    return found
+
+
+def _clip_statistics(path: Path) -> tuple[list[float], list[float]]:
+    config = read_config(path)
+    found = []
+    for key in ("image_mean", "image_std"):
+        value = config.get(key)
+        if not (isinstance(value, list) and len(value) == _CHANNELS and all(isinstance(item, float) for item in value)):
+            raise ModelError(f"{path}: expected {key} to be three numbers, found {value!r}. {_ADVICE}")
+        found.append(value)
+    return found[0], found[1]
+
+
+def _check_fit(folder: Path, parts: Parts) -> None:
+    """Refuse networks that are sound each by itself, and do not belong together."""
+    unet, vae, clip = parts.unet.config, parts.vae.config, parts.image_encoder.config
+    shrinks = 2 ** (len(vae["block_out_channels"]) + len(unet["block_out_channels"]) - 2)
+    checks = {
+        "U-Net input channels, noisy latents and those of the frames": (
+            unet["in_channels"],
+            2 * vae["latent_channels"],
+        ),
+        "U-Net output channels": (unet["out_channels"], vae["latent_channels"]),
+        "U-Net cross-attention, the size of a CLIP embedding": (unet["cross_attention_dim"], clip.projection_dim),
+        "U-Net time ids": (
+            unet["projection_class_embeddings_input_dim"],
+            _TIME_IDS * unet["addition_time_embed_dim"],
+        ),
+        "CLIP input side": (clip.image_size, CLIP_SIDE),
+        f"remainder of {MULTIPLE} by the networks' downscaling of {shrinks}": (MULTIPLE % shrinks, 0),
+    }
+    problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
+    if problems:
+        raise ModelError(f"{folder}: these networks do not belong together; {'; '.join(problems)}. {_ADVICE}")
