@@ -17,7 +17,7 @@ from ncbench.models.adapters.normalcrafter_conditioning import Conditions
 class OneTokenAttention:
     """Cross-attention to a single token: its softmax is 1, so that the answer is the token's value for every query.
 
-    Equal to ``AttnProcessor2_0`` there, without the queries, the keys and the attention itself.
+    Equal to ``AttnProcessor2_0`` bit for bit there, without the queries, the keys and the attention itself.
     """
 
     def __call__(
