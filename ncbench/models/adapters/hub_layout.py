@@ -97,7 +97,7 @@ def load_scheduler(folder: Path, **changes: Any) -> Any:  # noqa: ANN401 - of th
 def _pretrained(kind: type[Any], folder: Path, variant: str | None, options: dict[str, Any]) -> Any:  # noqa: ANN401
     read_config(folder / "config.json")
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             network, info = kind.from_pretrained(
                 folder, variant=variant, local_files_only=True, output_loading_info=True, **options
             )
@@ -118,7 +118,8 @@ def _variant(folder: Path, stem: str) -> str | None:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar of its own while a network loads."""
     bars: Any = logging  # has no types
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from transformers.utils import logging
 
 from ncbench.errors import ModelError
+from ncbench.models.adapters.hub_layout import ADVICE, no_progress_bar, read_config
 from ncbench.models.adapters.normalcrafter_conditioning import CLIP_SIDE
 from ncbench.models.adapters.normalcrafter_decode import blend_in_place
 from ncbench.models.adapters.normalcrafter_frames import MULTIPLE
@@ -26,7 +23,6 @@ from ncbench.models.base import Precision, Runtime
 from ncbench.models.weights import read_tensors, require_complete
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_ADVICE = "Get the files of the revision that the card names."
 _TIME_IDS = 3  # frames a second, motion bucket, noise augmentation
 _CHANNELS = 3
 
@@ -109,27 +105,6 @@ def assemble(parts: Parts, runtime: Runtime) -> Networks:
     return Networks(unet, vae, parts.image_encoder, mean, std, OneStep.of(parts.scheduler), device, dtype)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a JSON configuration.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its values.
-
-    Raises:
-        ModelError: It cannot be read, or is no JSON object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}). {_ADVICE}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(values).__name__}. {_ADVICE}")
-    return values
-
-
 def _diffusers_network(kind: type[Any], folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - an instance of kind
     """Make a network without memory of its own, and give it the stored tensors themselves."""
     config = read_config(folder / "config.json")
@@ -137,7 +112,7 @@ def _diffusers_network(kind: type[Any], folder: Path, dtype: torch.dtype) -> Any
         with torch.device("meta"):
             network = kind.from_config(config)
     except Exception as error:  # diffusers raises whatever a wrong value leads to
-        raise ModelError(f"{folder / 'config.json'}: describes no {kind.__name__} ({error}). {_ADVICE}") from error
+        raise ModelError(f"{folder / 'config.json'}: describes no {kind.__name__} ({error}). {ADVICE}") from error
     path = _weights_file(folder, "diffusion_pytorch_model")
     tensors, wanted = read_tensors(path), network.state_dict()
     require_complete(
@@ -162,7 +137,7 @@ def _image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProje
     tensors = read_tensors(path)
     kind: Any = CLIPVisionModelWithProjection  # from_pretrained's types know no tensors without a file
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             network, info = kind.from_pretrained(
                 None,
                 config=CLIPVisionConfig.from_dict(config),
@@ -172,7 +147,7 @@ def _image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProje
                 output_loading_info=True,
             )
     except Exception as error:  # transformers raises whatever a wrong value leads to
-        raise ModelError(f"{folder}: cannot be read as a CLIP image encoder ({error}). {_ADVICE}") from error
+        raise ModelError(f"{folder}: cannot be read as a CLIP image encoder ({error}). {ADVICE}") from error
     require_complete(info, path)
     encoder: CLIPVisionModelWithProjection = network
     return encoder
@@ -184,27 +159,15 @@ def _scheduler(path: Path) -> EulerDiscreteScheduler:
     try:
         scheduler: EulerDiscreteScheduler = make(config)
     except Exception as error:  # diffusers raises whatever a wrong value leads to
-        raise ModelError(f"{path}: describes no EulerDiscreteScheduler ({error}). {_ADVICE}") from error
+        raise ModelError(f"{path}: describes no EulerDiscreteScheduler ({error}). {ADVICE}") from error
     return scheduler
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    bars: Any = logging  # has no types
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _weights_file(folder: Path, stem: str) -> Path:
     names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise ModelError(f"{folder}: expected {names[0]} or {names[1]}, and neither is there. {_ADVICE}")
+        raise ModelError(f"{folder}: expected {names[0]} or {names[1]}, and neither is there. {ADVICE}")
     return found
 
 
@@ -214,7 +177,7 @@ def _clip_statistics(path: Path) -> tuple[list[float], list[float]]:
     for key in ("image_mean", "image_std"):
         value = config.get(key)
         if not (isinstance(value, list) and len(value) == _CHANNELS and all(isinstance(item, float) for item in value)):
-            raise ModelError(f"{path}: expected {key} to be three numbers, found {value!r}. {_ADVICE}")
+            raise ModelError(f"{path}: expected {key} to be three numbers, found {value!r}. {ADVICE}")
         found.append(value)
     return found[0], found[1]
 
@@ -239,4 +202,4 @@ def _check_fit(folder: Path, parts: Parts) -> None:
     }
     problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
     if problems:
-        raise ModelError(f"{folder}: these networks do not belong together; {'; '.join(problems)}. {_ADVICE}")
+        raise ModelError(f"{folder}: these networks do not belong together; {'; '.join(problems)}. {ADVICE}")
