@@ -123,9 +123,9 @@ class Result:
         """Name of the protocol."""
         return self.values.protocol.name
 
-    def table_key(self) -> tuple[str, str, str]:
-        """What two results must share to stand in one table: protocol, its hash, and the data's digest."""
-        return self.protocol, self.values.protocol.sha256, self.values.dataset.digest
+    def table_key(self) -> tuple[str, str, str, str]:
+        """What two results must share to stand in one table: protocol, its hash, the data's digest, and the flow."""
+        return self.protocol, self.values.protocol.sha256, self.values.dataset.digest, self.values.temporal.flow
 
     def frames(self) -> pd.DataFrame:
         """Read the per-frame rows.

@@ -84,14 +84,15 @@ def build_tables(results: Sequence[Result], card: ReportCard) -> list[Table]:
         CardError: The report asks for a column that is no metric.
     """
     _check_columns(results, card)
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, str, str], list[Result]] = {}
     for result in results:
         groups.setdefault(result.table_key(), []).append(result)
     names = [key[0] for key in groups]
     tables = []
     for key, members in sorted(groups.items(), key=lambda item: item[0]):
-        # one protocol name with two meanings or two versions of the data: keep both, tell them apart
-        suffix = f"-{key[1][:8]}-{key[2][:8]}" if names.count(key[0]) > 1 else ""
+        # one protocol name with two meanings, versions of the data or sources of flow: keep both, tell them apart
+        parts = (key[1][:8], key[2][:8], key[3]) if names.count(key[0]) > 1 else ()
+        suffix = "".join(f"-{part}" for part in parts if part)
         tables.append(_build(members, card, suffix))
     return tables
 
@@ -139,11 +140,12 @@ def _note(result: Result) -> str:
 def _footer(members: list[Result]) -> str:
     first = members[0].values
     protocol, data, counts = first.protocol, first.dataset, first.counts
+    flow = f"; flow {first.temporal.flow}" if first.temporal.flow else ""
     return (
         f"Protocol {protocol.name} {protocol.version} (sha256 {protocol.sha256[:12]}) on {data.name} (digest "
         f"{data.digest[:12]}): {counts.frames} frames, {counts.pixels:,} pixels; resolution {protocol.resolution}, "
         f"mask {protocol.mask}, pooled over {protocol.pooling}, thresholds strict, a pixel without an answer counts as "
-        f"{protocol.invalid_prediction:g}°; OpenCV axes inside. Errors in degrees, accuracies in percent."
+        f"{protocol.invalid_prediction:g}°{flow}; OpenCV axes inside. Errors in degrees, accuracies in percent."
     )
 
 

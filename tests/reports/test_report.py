@@ -113,6 +113,17 @@ def test_training_on_the_test_set_is_flagged(tmp_path, card):
     assert "trained on this data set" in table.text()["note"].iloc[0]
 
 
+def test_different_sources_of_flow_never_share_a_table(tmp_path, card):
+    for model, flow in (("a", "gt"), ("b", "dis-medium"), ("c", "gt")):
+        path = write_result(tmp_path, model)
+        values = json.loads(path.read_text()) | {"temporal": {"flow": flow}}
+        path.write_text(json.dumps(values))
+    tables = build_tables(load_results(tmp_path), card)
+    assert [[one.model for one in table.results] for table in tables] == [["b"], ["a", "c"]]
+    assert len({table.name for table in tables}) == 2
+    assert "flow gt" in tables[1].footer
+
+
 def test_names_with_markup_are_escaped_everywhere(tmp_path, card):
     evil = r"<b>x</b> | 100% & $y_1$ *z* \q"
     write_result(tmp_path, "a", title=evil)
