@@ -32,7 +32,7 @@ FrameOffset = Annotated[int, typer.Option(help="Added to the data set's frame nu
 Stores = Annotated[Path, typer.Option(help="Folder of prepared data sets.")]
 Predictions = Annotated[Path, typer.Option(help="Folder of prediction stores.")]
 Results = Annotated[Path, typer.Option(help="Folder of results.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that work, this one included.")]
 
 RAW, STORES, PREDICTIONS = Path("data/raw"), Path("data/stores"), Path("data/predictions")
 RESULTS, REPORT, FLOW = Path("data/results"), Path("reports/generated"), Path("data/flow")

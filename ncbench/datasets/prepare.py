@@ -102,7 +102,7 @@ def prepare(
     Args:
         recipe: What to build.
         out: The store's folder, made where missing. Files that are not the store's are left alone.
-        jobs: Worker processes; any number gives the same bytes.
+        jobs: Processes that work; any number gives the same bytes.
         progress: Called with (shards done, shards in all) as each is done.
         plan: The frames of each shard; None cuts all sequences every ``recipe.shard_rows`` rows. A plan must keep the
             frames of a sequence together and ascending.
