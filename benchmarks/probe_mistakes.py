@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
 
 from benchmarks.probe_predictions import unit
 from ncbench.evaluators.probe import Probe, ProbeOptions
@@ -299,7 +300,7 @@ def detectable(name, trial, views, maps):
         return True
     if name in ("half_pixel", "crop"):
         own, found = near_edges(maps, views), near_edges(as_read(trial), trial.views)
-        return own <= 45 and own <= 0.85 * found
+        return own <= 45 and own <= 0.8 * found
     if name == "frame_offset":
         own, found = where_changed(maps, views), where_changed(as_read(trial), trial.views)
         return own <= 40 and own <= 0.6 * found
@@ -309,8 +310,21 @@ def detectable(name, trial, views, maps):
         return _outweighs(mean_error(as_read(decoded), trial.views), own)
     found = mean_error(as_read(trial), trial.views)
     if name == "world":
+        if not _turns_away(trial):
+            return False
         found = min(found, _best_axes(as_read(trial), trial.views))
     return _outweighs(found, own)
+
+
+def _turns_away(trial):
+    """Whether files in world axes are more than a small, steady tilt: 45 degrees, or cameras 20 degrees apart."""
+    turns = Rotation.from_matrix([v.cam_to_world[:3, :3] for v in trial.views])
+    declared = TO_FILE[trial.declared]
+    if np.linalg.det(declared) < 0:
+        return True
+    away = (Rotation.from_matrix(declared) * turns).magnitude()
+    apart = (turns * turns[0].inv()).magnitude()
+    return np.degrees(away.min()) >= 45 or np.degrees(apart.max()) >= 20
 
 
 def _outweighs(found, own):

@@ -58,7 +58,7 @@ class Rule:
     share: float = 0.2
     degrees: float = 3.0
     certainty: float = 3.0
-    correlation: float = 0.4
+    correlation: float = 0.55
     correlation_gain: float = 0.25
     overwhelming: float = 0.4
     world_share: float = 0.2

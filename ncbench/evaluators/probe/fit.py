@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from ncbench.evaluators.probe.colours import CODINGS, Coding, certain_coding, decode, offset, solutions
 from ncbench.evaluators.probe.grid import LAYOUTS
@@ -21,6 +22,8 @@ _LEAST_PIXELS = 64
 # complexity() is at most 3, so that every family comes after the ones before it
 _CODING_RANK, _WORLD_RANK = 4, 20
 _LAYOUT_RANK = (0, 8, 8, 12, 12, 16, 16, 16)
+_TILT = 45.0  # degrees; a model that is off by 30 on average may be so by one rotation
+_TURNED = 20.0  # degrees between cameras
 _CONE = 0.78  # cosine of 38.7 degrees; colours lie within 35.3 of the grey axis
 _IN_CONE = 0.99
 
@@ -114,10 +117,26 @@ def _world(pool: Pool, declared: str) -> Iterator[Candidate]:
     own = Moments.of(preds, pool.target[known]).correlation[AS_DECLARED]
     before = angles(preds, pool.target[known])
     for reading in _best(moments.cosine):
+        if not _beyond_bias(pool.rotations, READINGS[reading]):
+            continue
         compared = gain(before, errors(preds, world, reading), pool.group[known])
         correlation = float(moments.correlation[reading])
         rank = _WORLD_RANK + complexity(reading, declared)
         yield Candidate(reading, 0, None, True, compared, correlation, float(own), False, rank)
+
+
+def _beyond_bias(rotations: Doubles, reading: Doubles) -> bool:
+    """Whether a model's own steady bias cannot look like world axes.
+
+    A camera that keeps its direction makes world axes one rotation for all frames. A small one is what a biased model
+    does as well.
+    """
+    if np.linalg.det(reading) < 0:
+        return True
+    turns = Rotation.from_matrix(rotations)
+    away = np.degrees((turns.inv() * Rotation.from_matrix(reading)).magnitude())
+    spread = np.degrees((turns * turns[0].inv()).magnitude())
+    return bool(away.min() >= _TILT or spread.max() >= _TURNED)
 
 
 def _coded(pool: Pool, declared: str) -> Iterator[Candidate]:

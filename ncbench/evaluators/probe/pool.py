@@ -25,6 +25,7 @@ class Pool:
         raw: (N, 3) numbers of the files; NaN where unknown.
         group: (N,) a number for each quarter of each frame: errors within one are alike, so that a quarter, not a
             pixel, is one piece of evidence.
+        rotations: (K, 3, 3) camera to world, of the frames whose pose is known.
         frames: How many frames there are.
     """
 
@@ -33,6 +34,7 @@ class Pool:
     preds: Doubles
     raw: Doubles
     group: NDArray[np.int64]
+    rotations: Doubles
     frames: int
 
     @classmethod
@@ -50,6 +52,7 @@ class Pool:
             group=np.concatenate(
                 [np.empty(0, np.int64), *(4 * k + sample.quadrant for k, sample in enumerate(samples))]
             ),
+            rotations=np.array([s.rotation for s in samples if s.rotation is not None]).reshape(-1, 3, 3),
             frames=len(samples),
         )
 

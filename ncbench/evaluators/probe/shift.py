@@ -22,6 +22,7 @@ EDGE = 15.0
 """Degrees by which the truth must differ between a pixel and one beside it."""
 _DRAWN, _USED = 3072, 256
 _LEAST_PIXELS = 24
+_LEAST_PARTS = 10  # of three frames: the smooth error of a model in a single one may look like a shift
 _NO_BETTER = 0.9
 _LEAST_SHIFT = 0.45  # pixels; half a pixel is measured to 0.2 or better, and models err by as much by themselves
 
@@ -75,7 +76,7 @@ class ShiftFit:
         """Whether there is one shift everywhere, and undoing it helps by a share and by degrees."""
         enough = self.after <= (1 - share) * self.before and self.after <= self.before - degrees
         enough &= self.away >= _NO_BETTER * self.before
-        steady = self.parts >= 4 and self.scatter <= 0.2 + 0.2 * self.length and self.certainty >= certainty
+        steady = self.parts >= _LEAST_PARTS and self.scatter <= 0.2 + 0.2 * self.length and self.certainty >= certainty
         return enough and steady and self.length >= _LEAST_SHIFT
 
 

@@ -3,10 +3,12 @@
 import importlib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from ncbench.datasets.formats.images import read_depth_file
 from ncbench.datasets.readers.motorcycle import SEQUENCE, MotorcycleReader, export_motorcycle
@@ -132,6 +134,25 @@ def test_nothing_to_look_at(views):
 def test_one_frame_is_enough_for_axes(views):
     found = probe([views[0].normal * [1, -1, -1]], views[:1])
     assert (found.kind, found.axes) == ("axes", "opengl")
+
+
+def test_a_tilted_model_is_not_taken_for_world_axes(views):
+    """One camera direction: world axes would be a single rotation of 30 degrees, which is a bias like any other."""
+    turn = Rotation.from_euler("xyz", [20, 15, 10], degrees=True).as_matrix()
+    pose = np.eye(4)
+    pose[:3, :3] = turn
+    still = tuple(replace(view, cam_to_world=pose) for view in views)
+    assert probe([view.normal @ turn.T for view in views], still).kind in QUIET
+    # the same files with cameras that turn cannot be a bias
+    turned = []
+    for k, view in enumerate(views):
+        moved = np.eye(4)
+        moved[:3, :3] = Rotation.from_euler("y", 6 * k - 30, degrees=True).as_matrix()
+        turned.append(replace(view, cam_to_world=moved))
+    files = [view.normal @ view.cam_to_world[:3, :3].T for view in turned]
+    assert probe(files, turned).kind in ("world", *QUIET)
+    wide = [replace(view, cam_to_world=view.cam_to_world @ view.cam_to_world) for view in turned]
+    assert probe([view.normal @ view.cam_to_world[:3, :3].T for view in wide], wide).kind == "world"
 
 
 def test_lengths_and_the_draw_do_not_matter(views):
