@@ -124,7 +124,7 @@ def _extras() -> Iterator[Finding]:
     for requirement in _requirements():
         if requirement.marker is None:
             continue
-        for extra in ("dev", "gpu", "ray"):
+        for extra in ("dev", "ray"):
             if requirement.marker.evaluate({"extra": extra}) and not requirement.marker.evaluate({"extra": ""}):
                 grouped.setdefault(extra, []).append(requirement)
     for extra, members in sorted(grouped.items()):
