@@ -5,10 +5,11 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export NO_MKDOCS_2_WARNING := 1
 # threads of numeric libraries only get in each other's way in short commands
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help install repro test lint bench clean
+.PHONY: help install repro test lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what can be made
@@ -42,6 +43,10 @@ lint: $(INSTALLED)  ## Check style, types and the direction of imports
 	@ruff format --check .
 	@mypy
 	@lint-imports
+
+docs: $(INSTALLED)  ## Build the documentation site into site/; fails on a broken link
+	@mkdocs build --quiet
+	@echo "$(CURDIR)/site/index.html"
 
 bench: $(INSTALLED) $(KERNELS)  ## Run the speed comparisons; JSON goes to benchmarks/results
 	@mkdir -p benchmarks/results

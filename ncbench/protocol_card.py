@@ -59,7 +59,7 @@ class FrameChoice(Settings):
         Returns:
             Ascending positions, each once; empty where ``start`` lies past the end.
 
-        Example:
+        Examples:
             >>> FrameChoice(count=3, spread="uniform").positions(11)
             [0, 5, 10]
         """
@@ -99,7 +99,7 @@ class ClipWindows(Settings):
         Returns:
             Ranges of positions that cover every frame.
 
-        Example:
+        Examples:
             >>> ClipWindows(length=4, overlap=1).windows(8)
             [range(0, 4), range(3, 7), range(6, 8)]
         """

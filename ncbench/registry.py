@@ -21,7 +21,7 @@ def load_attribute(spec: str) -> Any:  # noqa: ANN401 - whatever the card names
     Raises:
         CardError: The text has another form, the module cannot be imported, or it lacks the attribute.
 
-    Example:
+    Examples:
         >>> load_attribute("math:tau") > 6
         True
     """

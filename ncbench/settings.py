@@ -22,7 +22,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     Returns:
         ``Did you mean 'x'?`` where something is near, then all valid names.
 
-    Example:
+    Examples:
         >>> suggest("openg", ["opencv", "opengl"])
         "Did you mean 'opengl'? Valid: opencv, opengl."
     """

@@ -87,7 +87,7 @@ def convention_of(declared: str, signs: tuple[int, int, int]) -> str | None:
     Returns:
         One of ``AXES``, or None where no convention has these axes.
 
-    Example:
+    Examples:
         >>> convention_of("opengl", (-1, 1, 1))
         'dsine'
     """

@@ -63,7 +63,7 @@ def split_name(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: The name is absolute, leaves the folder, or is not a file name on every operating system.
 
-    Example:
+    Examples:
         >>> split_name("./training//clean/frame_0001.png")
         ('training', 'clean', 'frame_0001.png')
     """

@@ -66,7 +66,7 @@ def plan_shards(sequences: Mapping[str, Sequence[int]], shard_rows: int) -> list
     Returns:
         The groups of each shard.
 
-    Example:
+    Examples:
         >>> plan_shards({"a": [0, 1, 2], "b": [5]}, 2)
         [[('a', (0, 1))], [('a', (2,)), ('b', (5,))]]
     """

@@ -42,7 +42,7 @@ def angular_error(preds: NDArray[np.floating], target: NDArray[np.floating]) -> 
     Raises:
         ScoreError: The shapes differ or the last axis is not 3.
 
-    Example:
+    Examples:
         >>> angular_error(np.array([0.0, 0.0, -1.0]), np.array([0.0, -1.0, -1.0])).round(9).item()
         45.0
     """
@@ -73,7 +73,7 @@ def angular_metrics(
     Raises:
         ScoreError: As ``AngularState.score``.
 
-    Example:
+    Examples:
         >>> truth = np.array([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0]])
         >>> angular_metrics(np.array([[0.0, 0.0, -1.0], [0.0, 0.0, -1.0]]), truth, thresholds=[30])
         {'mean': 45.0, 'median': 45.0005, 'rmse': 63.63961030678928, 'within_30': 50.0}
@@ -233,7 +233,7 @@ class AngularState:
 def metric_name(threshold: float) -> str:
     """Name the accuracy at a threshold as result files do: 11.25 -> ``within_11_25``.
 
-    Example:
+    Examples:
         >>> metric_name(11.25), metric_name(30.0)
         ('within_11_25', 'within_30')
     """

@@ -139,7 +139,7 @@ def read_expectations(
 def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Flatten nested blocks of numbers; what is no number is left out.
 
-    Example:
+    Examples:
         >>> flat({"mean": 1.0, "temporal": {"warp": 2, "source": "gt"}})
         {'mean': 1.0, 'temporal.warp': 2.0}
     """

@@ -65,7 +65,7 @@ def convert_axes(normals: Normals, source: str, target: str) -> Normals:
         TypeError: ``normals`` holds integers (an encoded picture must be decoded first).
         ValueError: The last axis is not three long.
 
-    Example:
+    Examples:
         >>> convert_axes(np.array([0.6, 0.0, -0.8]), "opencv", "opengl") + 0.0
         array([0.6, 0. , 0.8])
     """

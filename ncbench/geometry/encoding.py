@@ -19,7 +19,7 @@ def colour_problem(vectors: NDArray[np.floating[Any]]) -> str:
     Returns:
         What is wrong and what to do; empty where nothing is.
 
-    Example:
+    Examples:
         >>> colour_problem(np.array([[0.5, 0.5, 1.0], [0.6, 0.4, 0.99]]))[:28]
         'no component is negative and'
         >>> colour_problem(np.array([[0.0, 0.6, 0.8]]))

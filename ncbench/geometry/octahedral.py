@@ -81,7 +81,7 @@ def encode_octahedral(normals: NDArray[np.floating]) -> NDArray[np.uint16]:
     Raises:
         ValueError: The last axis is not 3 long.
 
-    Example:
+    Examples:
         >>> encode_octahedral(np.array([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0]])).tolist()
         [[32767, 32767], [65535, 65535]]
     """

@@ -42,7 +42,7 @@ def fit_within(size: tuple[int, int], longest: int) -> tuple[int, int]:
     Raises:
         ValueError: A side is below 1.
 
-    Example:
+    Examples:
         >>> fit_within((480, 640), 320)
         (240, 320)
     """

@@ -42,7 +42,7 @@ def backward_warp(image: ArrayLike, flow: ArrayLike) -> tuple[FloatMap, BoolMap]
     Raises:
         ValueError: Shapes disagree.
 
-    Example:
+    Examples:
         >>> picture = np.array([[0.0, 1.0, 2.0]])
         >>> half_right = np.tile([0.5, 0.0], (1, 3, 1))
         >>> backward_warp(picture, half_right)

@@ -38,9 +38,11 @@ class NormalClips(Dataset[Sample]):
     Raises:
         CardError: The settings are wrong, name a set that is not there, or ask for clips longer than any sequence.
 
-    Example:
+    Examples:
+        ```py
         clips = NormalClips(ncbench.open_store("data/stores/rooms"), length=(1, 4), flip=0.5)
         clips[0]["normal"].shape  # (frames, 3, height, width)
+        ```
     """
 
     def __init__(
@@ -114,9 +116,11 @@ class NormalClips(Dataset[Sample]):
 class NormalFrames(NormalClips):
     """Single frames: as ``NormalClips`` with clips of one frame, and without the axis T.
 
-    Example:
+    Examples:
+        ```py
         frames = NormalFrames(ncbench.open_store("data/stores/rooms"), crop={"height": 128, "width": 128})
         frames[0]["normal"].shape  # (3, 128, 128)
+        ```
     """
 
     def __init__(

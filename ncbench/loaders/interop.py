@@ -29,9 +29,11 @@ def decode_rows(rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     Raises:
         StoreError: A cell is damaged.
 
-    Example:
+    Examples:
+        ```py
         rooms = datasets.load_from_disk("data/stores/rooms").with_transform(decode_rows)
         rooms[0]["normal"].shape  # (192, 256, 3)
+        ```
     """
     return {name: [_decoded(name, value) for value in values] for name, values in rows.items()}
 

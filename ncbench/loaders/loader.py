@@ -62,10 +62,12 @@ class Loader:
     Raises:
         CardError: The rank is none, or ``drop_uneven`` is given with ``endless``.
 
-    Example:
+    Examples:
+        ```py
         loader = Loader(NormalClips(store, length=(1, 4), batch_size=2), workers=2)
         for batch in loader:
             loss(model(batch["image"]), batch["normal"], batch["valid"])
+        ```
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def within(counts: Indices, start: int, stop: int) -> Indices:
     Returns:
         Positions of the clips, ascending.
 
-    Example:
+    Examples:
         >>> within(np.array([3, 2, 4]), 1, 6).tolist()
         [1, 2]
     """
@@ -62,7 +62,7 @@ def interleave(lengths: Sequence[int], key: np.uint64) -> Indices:
     Returns:
         Positions in the concatenation of the lists, in merged order.
 
-    Example:
+    Examples:
         >>> merged = interleave([6, 3], np.uint64(1))
         >>> sorted(merged.tolist()), [int(place) for place in merged if place < 6]
         ([0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5])
@@ -104,7 +104,7 @@ def bucket(kinds: Indices, size: int) -> Batches:
     Returns:
         Every clip in exactly one batch.
 
-    Example:
+    Examples:
         >>> batches = bucket(np.array([7, 8, 7, 8, 8]), 2)
         >>> [batches[index].tolist() for index in range(len(batches))]
         [[0, 2], [1, 3], [4]]

@@ -20,7 +20,7 @@ Words = NDArray[np.uint64]
 def key_of(*parts: int | str) -> np.uint64:
     """Make a key of what the numbers are for.
 
-    Example:
+    Examples:
         >>> key_of(0, "order", 1) == key_of(0, "order", 1), key_of(0, "order", 1) == key_of(0, "order", 2)
         (np.True_, np.False_)
     """

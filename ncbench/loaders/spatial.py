@@ -39,7 +39,7 @@ def resized_size(size: tuple[int, int], resize: Resize | None, scale: float = 1.
     Returns:
         Height and width, rounded to the nearest multiple that the settings ask for.
 
-    Example:
+    Examples:
         >>> resized_size((680, 1200), Resize(short_edge=576))
         (576, 1016)
     """

@@ -61,7 +61,7 @@ class Table:
 def label(metric: str) -> str:
     """Spell a metric as a table head.
 
-    Example:
+    Examples:
         >>> label("within_11_25")
         '<11.25°'
     """

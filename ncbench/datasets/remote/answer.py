@@ -52,7 +52,7 @@ class Answer:
 def redact(text: str) -> str:
     """Remove user names, passwords and query strings (which may hold signatures) from the URLs in a text.
 
-    Example:
+    Examples:
         >>> redact("no answer from https://me:secret@host.org/a.zip?sig=1 today")
         'no answer from https://host.org/a.zip today'
     """

@@ -176,7 +176,7 @@ def choose_frames(plan: Mapping[str, Sequence[int]], budget: int) -> list[tuple[
         (sequence, frame, whether it follows the frame before it in this list), in order. Everything where the plan has
         no more than the budget.
 
-    Example:
+    Examples:
         >>> choose_frames({"a": range(10)}, 6)
         [('a', 0, False), ('a', 1, True), ('a', 2, True), ('a', 7, False), ('a', 8, True), ('a', 9, True)]
     """

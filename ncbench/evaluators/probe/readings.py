@@ -56,7 +56,7 @@ def file_axes(reading: int, declared: str) -> FileAxes:
     Returns:
         The axes of the files, and how to bring them into the declared ones.
 
-    Example:
+    Examples:
         >>> mirror_x = int(np.flatnonzero((READINGS == np.diag([-1, 1, 1])).all((1, 2)))[0])
         >>> file_axes(mirror_x, "opengl")
         FileAxes(name='dsine', bgr=False, steps='x negated', code='n * [-1, 1, 1]')

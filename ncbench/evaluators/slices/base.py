@@ -72,7 +72,7 @@ def digitized(values: NDArray[np.floating], edges: Sequence[float]) -> LabelMap:
 def range_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
     """Spell half-open bins.
 
-    Example:
+    Examples:
         >>> range_labels([0, 2, 5], "px")
         ('0-2 px', '2-5 px', '5+ px')
     """

@@ -15,6 +15,7 @@ from ncbench.evaluators.slices.depth_edges import RELATIVE_JUMP, edge_distance
 from ncbench.evaluators.slices.visibility import seen_before
 from ncbench.evaluators.view import View
 from ncbench.geometry.cameras import hypersim_rays, pinhole_rays
+from ncbench.registry import load_attribute
 from ncbench.settings import suggest
 
 IBIMS_PLANES = {"wall": "mask_wall", "table": "mask_table", "floor": "mask_floor"}
@@ -22,24 +23,37 @@ IBIMS_PLANES = {"wall": "mask_wall", "table": "mask_table", "floor": "mask_floor
 
 
 def named_slices(names: Iterable[str]) -> tuple[Slice, ...]:
-    """Make shipped slices with their default bins.
+    """Make slices with their default bins.
 
     Args:
         names: As a protocol lists them: ``depth_edge``, ``depth``, ``slant``, ``motion``, ``occlusion``,
-            ``disocclusion``, ``border``, ``plane``.
+            ``disocclusion``, ``border``, ``plane``; or ``package.module:function`` of a function without arguments
+            that returns a ``Slice``.
 
     Returns:
         The slices in this order.
 
     Raises:
-        ScoreError: No slice has such a name.
+        ScoreError: No slice has such a name, or the function returns something else.
+        CardError: The function cannot be imported.
     """
-    made = []
-    for name in names:
-        if name not in SLICES:
-            raise ScoreError(f"no slice '{name}'. {suggest(name, SLICES)}")
-        made.append(SLICES[name]())
-    return tuple(made)
+    return tuple(_own_slice(name) if ":" in name else _shipped_slice(name) for name in names)
+
+
+def _shipped_slice(name: str) -> Slice:
+    if name not in SLICES:
+        raise ScoreError(f"no slice '{name}'. {suggest(name, SLICES)} A slice of your own: package.module:function.")
+    return SLICES[name]()
+
+
+def _own_slice(spec: str) -> Slice:
+    made = load_attribute(spec)()
+    if not isinstance(made, Slice):
+        raise ScoreError(
+            f"slice '{spec}': expected a function that returns an ncbench.evaluators.slices.base.Slice, "
+            f"got {type(made).__name__}"
+        )
+    return made
 
 
 def depth_edge_slice(edges: Sequence[float] = (0, 2, 5, 10), relative_jump: float = RELATIVE_JUMP) -> Slice:

@@ -155,7 +155,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (N,) corrected p-values: where one is below alpha, the chance of any false finding among all is below alpha.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         array([0.03, 0.06, 0.06])
     """

@@ -41,7 +41,7 @@ def average_rank(values: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     Raises:
         ScoreError: A column is missing, a value comes twice, or a protocol is called ``overall``.
 
-    Example:
+    Examples:
         >>> rows = [("p", "a", "mean", 16.21), ("p", "b", "mean", 16.24), ("p", "c", "mean", 18.0)]
         >>> average_rank(pd.DataFrame(rows, columns=["protocol", "model", "metric", "value"]))["p"].to_dict()
         {'a': 1.0, 'b': 1.0, 'c': 3.0}

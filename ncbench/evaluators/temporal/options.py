@@ -75,7 +75,7 @@ class TemporalOptions(Settings):
     def names(self, family: Family) -> tuple[str, ...]:
         """Give the columns that a family fills.
 
-        Example:
+        Examples:
             >>> TemporalOptions(rc_steps=(1, 4)).names("rc_at")
             ('rc@1', 'rc@4')
         """

@@ -99,7 +99,7 @@ def bias_flicker(errors: NDArray[np.float64]) -> dict[str, float]:
     Raises:
         ScoreError: K is below 2.
 
-    Example:
+    Examples:
         >>> steady = np.tile([0.1, 0.0, 0.0], (5, 1, 1))
         >>> {name: round(value, 3) for name, value in bias_flicker(steady).items()}
         {'bfd_rmse': 5.73, 'bfd_bias': 5.73, 'bfd_flicker': 0.0, 'bfd_fast': 0.0}

@@ -142,7 +142,7 @@ def depth_from_disparity(disparity: NDArray[np.float32], farthest: float) -> NDA
     Returns:
         (H, W) float32 depth, 0 where the disparity is not finite, and everywhere where none is above zero.
 
-    Example:
+    Examples:
         >>> depth_from_disparity(np.array([[4.0, 2.0, 0.0, np.nan]], np.float32), 100.0).round(3).tolist()
         [[1.0, 1.9800000190734863, 100.0, 0.0]]
     """

@@ -24,7 +24,7 @@ def schedule(frames: int, size: int, stride: int) -> list[tuple[int, int]]:
         (start, stop) of each. All but the last lie on the stride; the last ends with the clip, and so may overlap more.
         A clip shorter than a window is one window.
 
-    Example:
+    Examples:
         >>> schedule(37, size=14, stride=10)
         [(0, 14), (10, 24), (20, 34), (23, 37)]
         >>> schedule(5, size=14, stride=10)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ncbench.datasets.mini.render import render_frame
 from ncbench.datasets.mini.rooms import make_scene
-from ncbench.errors import ScoreError
+from ncbench.errors import CardError, ScoreError
 from ncbench.evaluators.slices.base import Slice, digitized, range_labels
 from ncbench.evaluators.slices.depth_edges import depth_edges, edge_distance
 from ncbench.evaluators.slices.standard import (
@@ -293,3 +293,27 @@ def test_names():
         named_slices(["depth", "motoin"])
     with pytest.raises(ScoreError, match="different names"):
         Slice("twice", ("a", "a"), (), lambda view, _: np.zeros(view.size, np.int8))
+
+
+def test_slices_of_other_packages_come_by_their_import_path(tmp_path, monkeypatch):
+    module = tmp_path / "slices_of_mine.py"
+    module.write_text(
+        "import numpy as np\n"
+        "from ncbench.evaluators.slices.base import Slice\n"
+        "def halves():\n"
+        "    def label(view, previous):\n"
+        "        return np.broadcast_to(np.arange(view.size[1]) >= view.size[1] // 2, view.size).astype(np.int8)\n"
+        "    return Slice('halves', ('left', 'right'), (), label)\n"
+        "def number():\n"
+        "    return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    border, own = named_slices(["border", "slices_of_mine:halves"])
+    assert (border.name, own.name) == ("border", "halves")
+    labels = own.label(view(), None)
+    assert (labels[:, : WIDTH // 2] == 0).all()
+    assert (labels[:, WIDTH // 2 :] == 1).all()
+    with pytest.raises(ScoreError, match=r"slices_of_mine:number.*got int"):
+        named_slices(["slices_of_mine:number"])
+    with pytest.raises(CardError, match="has no 'nothing'"):
+        named_slices(["slices_of_mine:nothing"])
