@@ -226,9 +226,10 @@ def test_a_failure_to_unpack_ends_the_downloads(card, server, tmp_path, tiny_dat
 
 
 INTERRUPTED = """
-import pickle, sys
+import pickle, signal, sys
 from pathlib import Path
 from ncbench.datasets.fetch import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
 try:
     fetch(pickle.load(open(sys.argv[1], "rb")), Path(sys.argv[2]), jobs=4)
 except KeyboardInterrupt:

@@ -139,7 +139,9 @@ def test_an_interrupt_ends_the_program(program, tmp_path):
     pid = tmp_path / "pid"
     program(f"import os\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n")
     code = (
-        "import sys, numpy as np\nfrom ncbench.models.adapters.command import Command\n"
+        "import signal, sys, numpy as np\nfrom ncbench.models.adapters.command import Command\n"
+        # a background job of a shell starts with it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ncbench.models.base import Clip\n"
         "model = Command({'command': [sys.executable, sys.argv[1], '{input}', '{output}'], 'work': sys.argv[2]})\n"
         "list(model.stream([Clip('s', (0,), np.zeros((1, 4, 4, 3), np.uint8))]))\n"
