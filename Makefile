@@ -35,8 +35,8 @@ repro: $(INSTALLED) $(KERNELS)  ## Fetch, prepare, predict, evaluate and report,
 	@dvc repro
 	@ncbench report --show --check
 
-test: $(INSTALLED) $(KERNELS)  ## Run the tests with coverage
-	@python -m pytest --cov --cov-report=term:skip-covered
+test: $(INSTALLED) $(KERNELS)  ## Run the tests with coverage, a file at a time on every core
+	@OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(INSTALLED)  ## Check style, types and the direction of imports
 	@ruff check .
