@@ -15,20 +15,40 @@ if TYPE_CHECKING:
     from ncbench.errors import NcbenchError as NcbenchError
     from ncbench.evaluators.angular import angular_error as angular_error
     from ncbench.evaluators.run import evaluate as evaluate
+    from ncbench.loaders.clips import NormalClips as NormalClips
+    from ncbench.loaders.clips import NormalFrames as NormalFrames
+    from ncbench.loaders.loader import Loader as Loader
+    from ncbench.loaders.recipes import open_clips as open_clips
     from ncbench.models.registry import load_model as load_model
 
 __version__ = version("ncbench")
 
 _LAZY = {
+    "Loader": "ncbench.loaders.loader",
     "NcbenchError": "ncbench.errors",
+    "NormalClips": "ncbench.loaders.clips",
+    "NormalFrames": "ncbench.loaders.clips",
     "Store": "ncbench.datasets.store",
     "angular_error": "ncbench.evaluators.angular",
     "evaluate": "ncbench.evaluators.run",
     "load_model": "ncbench.models.registry",
+    "open_clips": "ncbench.loaders.recipes",
     "open_store": "ncbench.datasets.store",
 }
 
-__all__ = ["NcbenchError", "Store", "__version__", "angular_error", "evaluate", "load_model", "open_store"]
+__all__ = [
+    "Loader",
+    "NcbenchError",
+    "NormalClips",
+    "NormalFrames",
+    "Store",
+    "__version__",
+    "angular_error",
+    "evaluate",
+    "load_model",
+    "open_clips",
+    "open_store",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name

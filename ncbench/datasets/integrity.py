@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ncbench.datasets.lock import claimed
 from ncbench.datasets.manifest import CARD, MANIFEST, Manifest, small_files
-from ncbench.datasets.prepare import Plan, ShardTask, build_shard, shard_tasks
+from ncbench.datasets.prepare import Plan, shard_tasks
 from ncbench.datasets.recipe import Recipe
+from ncbench.datasets.shard_builder import ShardBuilder
 from ncbench.datasets.shards import open_shard, shard_keys
 from ncbench.engine.local import run
 from ncbench.errors import StoreError
@@ -120,7 +121,8 @@ def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) 
         SourceError: A source file is unusable.
     """
     manifest = Manifest.load(path)
-    tasks = {task.path.name: task for task in shard_tasks(recipe, path, plan)}
+    builder = ShardBuilder(recipe)
+    tasks = {task.path.name: task for task in shard_tasks(builder, path, plan)}
     if manifest.recipe != recipe.digest or list(tasks) != [shard.file for shard in manifest.shards]:
         raise StoreError(
             f"{path}: was made by another recipe (card, reader, settings or source listing), so that it cannot be "
@@ -132,9 +134,9 @@ def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) 
         if MANIFEST in bad:
             raise StoreError(f"{path / MANIFEST}: contradicts its shards. {_PREPARE}")
         card_text = _mended_card(path, manifest, recipe) if CARD in bad else ""
-        _rebuild(
-            [replace(tasks[shard.file], expect=shard.sha256) for shard in manifest.shards if shard.file in bad], jobs
-        )
+        rebuilt = [replace(tasks[shard.file], expect=shard.sha256) for shard in manifest.shards if shard.file in bad]
+        for _ in run(builder, rebuilt, jobs):
+            pass
         for problem in problems:
             if problem.kind == "extra":
                 with writing(path / problem.file):
@@ -142,11 +144,6 @@ def repair(path: Path, recipe: Recipe, jobs: int = 1, plan: Plan | None = None) 
         if bad & set(manifest.files):
             _rewrite(path, manifest, card_text, bad)
     return problems
-
-
-def _rebuild(tasks: Sequence[ShardTask], jobs: int) -> None:
-    for _ in run(build_shard, tasks, jobs):
-        pass
 
 
 def _mended_card(path: Path, manifest: Manifest, recipe: Recipe) -> str:

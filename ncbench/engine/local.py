@@ -53,16 +53,19 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
     # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(jobs, len(work)) - 1)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fn,)) as pool:
-        try:
-            yield from _share(fn, work, pool, workers * _AHEAD)
-        except BrokenProcessPool as error:
-            raise NcbenchError(
-                "a worker process died, most likely for want of memory. Run the same command again with fewer --jobs: "
-                "what is finished is kept. (A script of your own must call this under `if __name__ == '__main__':`.)"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fn,))
+    idle = False
+    try:
+        yield from _share(fn, work, pool, workers * _AHEAD)
+        idle = True
+    except BrokenProcessPool as error:
+        raise NcbenchError(
+            "a worker process died, most likely for want of memory. Run the same command again with fewer --jobs: "
+            "what is finished is kept. (A script of your own must call this under `if __name__ == '__main__':`.)"
+        ) from error
+    finally:
+        # idle workers end while the caller goes on; busy ones must not write behind the back of one that cleans up
+        pool.shutdown(wait=not idle, cancel_futures=True)
 
 
 def _share(

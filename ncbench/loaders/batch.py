@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
 from ncbench.datasets.store import Store
 from ncbench.errors import StoreError
@@ -18,6 +16,7 @@ from ncbench.jit import jit
 from ncbench.loader_card import LoaderCard
 from ncbench.loaders.augment import apply_change, draw_change
 from ncbench.loaders.maps import Maps
+from ncbench.loaders.memory import Memory
 from ncbench.loaders.mixture import ClipRef, Mixture
 from ncbench.loaders.pictures import PIXELS, decode_picture
 
@@ -70,26 +69,31 @@ _UNKNOWN: dict[str, float] = {
     "intrinsics": float("nan"),
     "cam_to_world": float("nan"),
 }
+_MATRICES = ("intrinsics", "cam_to_world")
 _CHANNELS_LAST = ("image", "normal", "flow")
+
+
+def _forms(size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of what is decoded of a frame of some size."""
+    return {
+        "image": ((*size, 3), torch.uint8),
+        "normal": ((*size, 3), torch.float32),
+        "valid": (size, torch.bool),
+        "depth": (size, torch.float32),
+        "flow": ((*size, 2), torch.float32),
+        "occluded": (size, torch.bool),
+        "intrinsics": ((3, 3), torch.float64),
+        "cam_to_world": ((4, 4), torch.float64),
+    }
 
 
 class _Places:
     """Memory of a batch: tensors, and the numpy views of them that frames are written into."""
 
-    def __init__(self, card: LoaderCard, clips: int, frames: int, size: tuple[int, int]) -> None:
-        picture = torch.uint8 if card.image == "uint8" else torch.float32
-        kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "image": ((*size, 3), picture),
-            "normal": ((*size, 3), torch.float32),
-            "valid": (size, torch.bool),
-            "depth": (size, torch.float32),
-            "flow": ((*size, 2), torch.float32),
-            "occluded": (size, torch.bool),
-            "intrinsics": ((3, 3), torch.float64),
-            "cam_to_world": ((4, 4), torch.float64),
-        }
+    def __init__(self, card: LoaderCard, clips: int, frames: int, size: tuple[int, int], memory: Memory) -> None:
+        forms = _forms(size) | ({"image": ((*size, 3), torch.float32)} if card.image == "float32" else {})
         wanted = ("image", "normal", "valid", *card.columns)
-        self.tensors = {name: _empty((clips, frames, *kinds[name][0]), kinds[name][1]) for name in wanted}
+        self.tensors = {name: memory.batch((clips, frames, *forms[name][0]), forms[name][1]) for name in wanted}
         self.arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in self.tensors.items()}
         x, y, z = np.diag(axes_matrix("opencv", card.axes)).astype(np.float32)
         self.signs = (x, y, z)
@@ -107,7 +111,8 @@ class _Places:
             elif name == "normal" and self.signs != (1, 1, 1):
                 _turn(value, *self.signs, place)
             elif name == "image" and place.dtype == np.float32:
-                np.subtract(value * np.float32(2 / 255), np.float32(1), out=place)
+                np.multiply(value, np.float32(2 / 255), out=place)
+                np.subtract(place, np.float32(1), out=place)
             elif value is not place:
                 place[...] = value
 
@@ -117,22 +122,13 @@ class _Places:
         return {name: tensor.movedim(-1, -3) if name in last else tensor for name, tensor in self.tensors.items()}
 
 
-def _empty(shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
-    """Make room for a tensor, in a worker right in the memory that it shares with its parent, which spares a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=kind)
-    size = math.prod(shape) * kind.itemsize
-    share: Any = torch.UntypedStorage._new_shared  # noqa: SLF001 - as torch's own collate; nothing public does it
-    storage = share(size)
-    return torch.empty(0, dtype=kind).set_(storage).view(shape)
-
-
-def read_batch(mixture: Mixture, refs: Sequence[ClipRef]) -> Batch:
+def read_batch(mixture: Mixture, refs: Sequence[ClipRef], memory: Memory | None = None) -> Batch:
     """Read clips of one kind from their stores.
 
     Args:
         mixture: The data sets.
         refs: The clips, all of one length and final size.
+        memory: Where to take room from; None asks the system.
 
     Returns:
         The batch.
@@ -146,25 +142,22 @@ def read_batch(mixture: Mixture, refs: Sequence[ClipRef]) -> Batch:
         draw_change(card, mixture.members[ref.member], ref, size) for ref, size in zip(refs, stored, strict=True)
     ]
     size = (card.crop.height, card.crop.width) if card.crop else changes[0].size
-    places = _Places(card, len(refs), refs[0].frames, size)
+    room = memory or Memory()
+    places = _Places(card, len(refs), refs[0].frames, size, room)
     frames = torch.empty((len(refs), refs[0].frames), dtype=torch.int64)
-    names: list[str] = []
     for index, (ref, change) in enumerate(zip(refs, changes, strict=True)):
         store = mixture.members[ref.member].store
-        rows = ref.rows[::-1] if change.reverse else ref.rows
-        names.append(store.locate(ref.first)[0])
-        plain = not change.changes_pixels(stored[index])
         wanted = {"normal", "valid", *card.columns}
         if card.resize and card.resize.depth_edges and change.size != stored[index]:
             wanted.add("depth")
-        for time, row in enumerate(rows):
+        decoding = _Decoding(stored[index], wanted, in_place=not change.changes_pixels(stored[index]), memory=room)
+        for time, row in enumerate(ref.rows[::-1] if change.reverse else ref.rows):
             here = places.of(index, time)
-            maps = _read(store, row, wanted, here if plain else {})
-            places.put(here, apply_change(maps, change))
+            places.put(here, apply_change(decoding.read(store, row, here), change))
             frames[index, time] = store.locate(row)[1]
     batch: Any = places.shown() | {
         "dataset": [mixture.members[ref.member].name for ref in refs],
-        "sequence": names,
+        "sequence": [mixture.members[ref.member].store.locate(ref.first)[0] for ref in refs],
         "frames": frames,
         "flipped": torch.tensor([change.flip for change in changes]),
         "turn": torch.tensor([ref.turn for ref in refs]),
@@ -173,19 +166,34 @@ def read_batch(mixture: Mixture, refs: Sequence[ClipRef]) -> Batch:
     return batch  # type: ignore[no-any-return]  # TypedDict built by name
 
 
-def _read(store: Store, row: int, wanted: set[str], into: dict[str, NDArray[Any]]) -> Maps:
-    """Decode one frame, where ``into`` is not empty right into its places."""
-    picture = PIXELS if PIXELS in store.columns else "image"
-    places = {name: place for name, place in into.items() if name not in ("image", "intrinsics", "cam_to_world")}
-    if "image" in into and into["image"].dtype == np.uint8:
-        places[PIXELS] = into["image"]
-    found = store.values(row, {picture, *wanted}, places)
-    encoded = found.pop(picture)
-    if encoded is None:
-        sequence, frame = store.locate(row)
-        raise StoreError(f"{store.where}: sequence '{sequence}' frame {frame} has no picture to train on.")
-    image = encoded if picture == PIXELS else decode_picture(encoded)
-    return Maps(image=image, **found)
+class _Decoding:
+    """Decodes frames of one clip into their places in a batch, or where pixels change later, into one scratch."""
+
+    def __init__(self, size: tuple[int, int], wanted: set[str], *, in_place: bool, memory: Memory) -> None:
+        self._forms, self._wanted, self._in_place, self._memory = _forms(size), wanted, in_place, memory
+        self._scratch: dict[str, NDArray[Any]] = {}
+
+    def read(self, store: Store, row: int, places: dict[str, NDArray[Any]]) -> Maps:
+        """Decode one frame; it holds until the next one."""
+        picture = PIXELS if PIXELS in store.columns else "image"
+        into = {name: self._place(name, places) for name in self._wanted if name not in _MATRICES}
+        if picture == PIXELS:
+            into[PIXELS] = self._place("image", places)
+        found = store.values(row, {picture, *self._wanted}, into)
+        encoded = found.pop(picture)
+        if encoded is None:
+            sequence, frame = store.locate(row)
+            raise StoreError(f"{store.where}: sequence '{sequence}' frame {frame} has no picture to train on.")
+        image = encoded if picture == PIXELS else decode_picture(encoded)
+        return Maps(image=image, **found)
+
+    def _place(self, name: str, places: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        shape, kind = self._forms[name]
+        if self._in_place and not (name == "image" and places[name].dtype != np.uint8):
+            return places[name]
+        if name not in self._scratch:
+            self._scratch[name] = self._memory.scratch(shape, kind).numpy()
+        return self._scratch[name]
 
 
 @jit()

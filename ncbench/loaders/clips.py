@@ -13,6 +13,7 @@ from ncbench.datasets.store import Store
 from ncbench.errors import CardError
 from ncbench.loader_card import LoaderCard
 from ncbench.loaders.batch import Batch, read_batch
+from ncbench.loaders.memory import Memory
 from ncbench.loaders.mixture import ClipRef, Epoch, Mixture
 
 Sample = dict[str, Any]
@@ -56,6 +57,7 @@ class NormalClips(Dataset[Sample]):
             raise CardError(f"give a card or settings, not both; got card '{card.name}' and {', '.join(settings)}")
         self.mixture = Mixture(named, card or _card_of(named, settings))
         self._epoch = 0
+        self._memory = Memory()
         self._plan = lru_cache(maxsize=_KEPT_EPOCHS)(self.mixture.epoch)
 
     @property
@@ -68,6 +70,7 @@ class NormalClips(Dataset[Sample]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._memory = Memory()
         self._plan = lru_cache(maxsize=_KEPT_EPOCHS)(self.mixture.epoch)
 
     def plan(self, epoch: int) -> Epoch:
@@ -101,7 +104,7 @@ class NormalClips(Dataset[Sample]):
         Raises:
             StoreError: A shard or cell is damaged or missing.
         """
-        return read_batch(self.mixture, refs)
+        return read_batch(self.mixture, refs, self._memory)
 
     def stream(self, rank: int = 0, world: int = 1) -> ClipStream:
         """Return an iterable data set of batches, one epoch long, for ``DataLoader(..., batch_size=None)``.

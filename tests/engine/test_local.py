@@ -63,6 +63,48 @@ def test_an_error_reaches_the_caller(jobs):
         list(run(math.sqrt, [4.0, -1.0], jobs))
 
 
+class FailsHere:
+    """Works slowly in a worker; raises in the process that it is from, once a worker is at work."""
+
+    def __init__(self, folder):
+        self.folder, self.home = folder, os.getpid()
+
+    def __call__(self, item):
+        if os.getpid() == self.home:
+            wait_until(lambda: any(self.folder.iterdir()))
+            raise ValueError("nonnegative")
+        (self.folder / f"begun{item}").touch()
+        time.sleep(0.5)
+        (self.folder / f"done{item}").touch()
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_no_worker_goes_on_behind_the_back_of_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nonnegative"):
+        list(run(FailsHere(tmp_path), range(9), jobs=2))
+    begun, done = (sorted(path.name[-1] for path in tmp_path.glob(f"{kind}*")) for kind in ("begun", "done"))
+    assert begun == done != []
+    assert len(done) < 8  # what had not begun never did
+
+
+def test_workers_end_by_themselves(tmp_path):
+    before = set(psutil.Process().children())
+    list(run(slow_pid, range(4), jobs=2))
+    wait_until(lambda: not workers_since(before))
+    assert not workers_since(before)
+
+
+def workers_since(before):
+    """Processes that were started meanwhile, but for Python's own helper."""
+    new = set(psutil.Process().children()) - before
+    return [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
+
+
 def slow_touch(folder):
     (folder / f"{os.getpid()}").touch()
     time.sleep(60)

@@ -80,7 +80,7 @@ def check_mat5(content: bytes, wanted: Container[str]) -> Checked:
     """
     order = _byte_order(content)
     version = (_VERSION << 8).to_bytes(2, order)
-    kept = [_TEXT.ljust(116) + bytes(8) + version + content[126:128]]
+    kept: list[bytes | memoryview] = [_TEXT.ljust(116) + bytes(8) + version + content[126:128]]
     data, at, names = memoryview(content), _HEADER, list[str]()
     while at < len(data):
         element = _element(data, at, order, padded=False)
@@ -94,7 +94,7 @@ def check_mat5(content: bytes, wanted: Container[str]) -> Checked:
         if names[-1] in wanted:
             whole = _inflate(element.body, order, whole=True) if element.kind == _COMPRESSED else start
             _check_matrix(whole, 0, order, _DEEPEST)
-            kept.append(bytes(whole))
+            kept.append(whole)
         at = element.end
     if len(set(names)) < len(names):
         raise ValueError(f"two variables of one name among {names}")
