@@ -9,30 +9,20 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from ncbench.errors import CardError
 from ncbench.files import canonical
 from ncbench.loader_card import LoaderCard
 from ncbench.names import AxesName, Name, SemVer
 from ncbench.protocol_card import ProtocolCard
+from ncbench.recipe_card import RecipeCard
+from ncbench.report_card import PaperTable, PublishedNumbers, Significance
 from ncbench.settings import Settings
-from ncbench.sources import Attribute, Source
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# relative, and no part begins with a dot: a card must not reach out of its folder of weights
-WeightFile = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*(/\w[\w.+-]*)*$")]
-
-
-class Licence(Settings):
-    """Under what terms data or weights may be used and passed on."""
-
-    name: str
-    redistribution: bool
-    note: str = ""
+from ncbench.sources import Attribute, Licence, Source, Weights
 
 
 class DatasetCard(Settings):
@@ -75,28 +65,6 @@ class DatasetCard(Settings):
         }
 
 
-class Weights(Settings):
-    """Pinned weights of a learned model.
-
-    ``files`` are all files that the adapter reads, relative to the repository's root, each with its sha256, or null
-    where nobody published it. ``revision`` is best a commit's full hash, which nobody can move. Files that lie
-    ``elsewhere`` than on the Hugging Face Hub are taken from the user's own folder; ``homepage`` says where they are.
-    """
-
-    repository: str
-    revision: str
-    files: dict[WeightFile, Sha256 | None] = Field(min_length=1)
-    licence: Licence
-    host: Literal["huggingface", "elsewhere"] = "huggingface"
-    homepage: str = ""
-
-    @property
-    def address(self) -> str:
-        """Where a person gets the files."""
-        at_hub = f"https://huggingface.co/{self.repository}/tree/{self.revision}"
-        return self.homepage or (at_hub if self.host == "huggingface" else self.repository)
-
-
 class ModelCard(Settings):
     """``models/<name>.yaml``: an adapter, its settings, and the axes that it answers in.
 
@@ -135,17 +103,27 @@ class ModelCard(Settings):
 
 
 class ReportCard(Settings):
-    """``reports/<name>.yaml``: which columns a table shows and how many pictures the page holds."""
+    """``reports/<name>.yaml``: which columns a table shows, what stands beside them, and how much the page holds.
+
+    ``columns`` are metrics, or ``interval`` (of ``sort_by``), ``rank`` (the average over ``rank_by``),
+    ``frames_per_second`` and ``peak_memory``. ``published`` puts papers' numbers beside results. A card with ``paper`` is
+    that paper's table alone; ``include`` names such cards, whose tables follow this report's own.
+    """
 
     name: Name
     title: str
     summary: str
     columns: list[str]
     sort_by: str
+    rank_by: list[str] = Field(default_factory=lambda: ["mean", "median", "within_11_25", "within_22_5", "within_30"])
     pictures_per_protocol: int = Field(default=4, ge=0, le=200)
+    significance: Significance = Significance()
+    published: PublishedNumbers = PublishedNumbers()
+    paper: PaperTable | None = None
+    include: list[Name] = Field(default_factory=list)
 
 
-Card = DatasetCard | ModelCard | ProtocolCard | LoaderCard | ReportCard
+Card = DatasetCard | ModelCard | ProtocolCard | LoaderCard | RecipeCard | ReportCard
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Where cards lie: the shipped folders, folders of other packages, and the current directory.
 
-Order of precedence: the folders ``datasets/ models/ evaluators/ loaders/ reports/`` of the current directory, then
-packages that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the same
-folders), then the cards that ncbench ships.
+Order of precedence: the folders ``datasets/ models/ evaluators/ loaders/ recipes/ reports/`` of the current directory,
+then packages that declare an entry point in the group ``ncbench.catalogs`` (its value names a package that holds the
+same folders), then the cards that ncbench ships.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -20,6 +21,7 @@ from ncbench.errors import CardError
 from ncbench.files import replacing_folder
 from ncbench.loader_card import LoaderCard
 from ncbench.protocol_card import ProtocolCard
+from ncbench.recipe_card import RecipeCard, extended
 from ncbench.settings import suggest
 
 ENTRY_POINT_GROUP = "ncbench.catalogs"
@@ -29,17 +31,21 @@ _FOLDERS: Mapping[type[Any], str] = {
     ModelCard: "models",
     ProtocolCard: "evaluators",
     LoaderCard: "loaders",
+    RecipeCard: "recipes",
     ReportCard: "reports",
 }
 _KINDS: Mapping[type[Any], str] = {
     DatasetCard: "data set",
     ModelCard: "model",
     ProtocolCard: "protocol",
-    LoaderCard: "recipe",
+    LoaderCard: "loader recipe",
+    RecipeCard: "training recipe",
     ReportCard: "report",
 }
 
-CardT = TypeVar("CardT", DatasetCard, ModelCard, ProtocolCard, LoaderCard, ReportCard)
+_Override = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+CardT = TypeVar("CardT", DatasetCard, ModelCard, ProtocolCard, LoaderCard, RecipeCard, ReportCard)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ def load(kind: type[CardT], name: str) -> CardT:
 def read_card(kind: type[CardT], path: Path) -> CardT:
     """Read one card file, following ``extends: other`` (a card in the same folder whose keys this one overrides).
 
+    A training recipe overrides single keys within blocks too; of other cards, a block replaces the whole block.
+
     Args:
         kind: The card's class.
         path: The YAML file.
@@ -144,7 +152,7 @@ def read_card(kind: type[CardT], path: Path) -> CardT:
     Raises:
         CardError: The file, or one that it extends, breaks the schema; its name differs from the file's.
     """
-    values = _resolve(path, ())
+    values = _resolve(path, (), extended if kind is RecipeCard else operator.or_)
     card = kind.parse(values, where=str(path))
     if card.name != path.stem:
         raise CardError(f"{path}: key 'name' is '{card.name}', but the file is called '{path.stem}'; make them equal")
@@ -179,7 +187,7 @@ def write_catalog(to: Path) -> int:
     return len(texts)
 
 
-def _resolve(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _resolve(path: Path, seen: tuple[Path, ...], override: _Override) -> dict[str, Any]:
     if path in seen:
         raise CardError(f"{path}: 'extends' goes round in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
     values = read_yaml(path)
@@ -192,7 +200,7 @@ def _resolve(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise CardError(
             f"{path}: key 'extends' names '{base}', which is not in {path.parent}. {suggest(str(base), names)}"
         )
-    return _resolve(base_path, (*seen, path)) | values
+    return override(_resolve(base_path, (*seen, path), override), values)
 
 
 def _yaml_files(folder: Path) -> list[Path]:

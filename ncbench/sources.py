@@ -1,4 +1,4 @@
-"""Where a data set's official files come from: the ``source`` block of a data set card."""
+"""Where official files come from: the ``source`` block of a data set card, and the ``weights`` of a model card."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ SubFolder = Annotated[str, StringConstraints(pattern=rf"^({_PART}(/{_PART})*)?$"
 _SCHEMES = ("file", "gs", "hf", "http", "https", "s3")
 _SCENE = "{scene}"
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+
+# relative, and no part begins with a dot: a card must not reach out of its folder of weights
+WeightFile = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*(/\w[\w.+-]*)*$")]
+
+
+class Licence(Settings):
+    """Under what terms data or weights may be used and passed on."""
+
+    name: str
+    redistribution: bool
+    note: str = ""
 
 
 class Download(Settings):
@@ -153,6 +164,30 @@ class DownloadSource(Settings):
 
 
 Source = Annotated[GeneratedSource | ManualSource | DownloadSource, Field(discriminator="kind")]
+
+
+class Weights(Settings):
+    """Pinned weights of a learned model.
+
+    ``files`` are all files that the adapter reads, relative to the repository's root, each with its sha256, or null
+    where nobody published it. ``revision`` is best a commit's full hash, which nobody can move. Files that lie
+    ``elsewhere`` than on the Hugging Face Hub are taken from the user's own folder; ``homepage`` says where they are.
+    Those of a ``local`` host are what a recipe of this project has made: ``repository`` is the folder, seen from where
+    the command runs, and ``homepage`` says how to make them.
+    """
+
+    repository: str
+    revision: str
+    files: dict[WeightFile, Sha256 | None] = Field(min_length=1)
+    licence: Licence
+    host: Literal["huggingface", "elsewhere", "local"] = "huggingface"
+    homepage: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where a person gets the files."""
+        at_hub = f"https://huggingface.co/{self.repository}/tree/{self.revision}"
+        return self.homepage or (at_hub if self.host == "huggingface" else self.repository)
 
 
 def select(downloads: Sequence[Download], scenes: Iterable[str] | None, where: str) -> list[Download]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from ncbench.cli import bench, data, loaders
+from ncbench.cli import bench, compare, data, loaders, train
 from ncbench.cli.cards import cards, datasets_app, models_app, protocols_app
 from ncbench.cli.options import STORES, Stores
 from ncbench.errors import NcbenchError
@@ -41,10 +41,13 @@ app = typer.Typer(
 )
 app.add_typer(data.app)
 app.add_typer(bench.app)
+app.add_typer(compare.app)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(protocols_app, name="protocols")
 app.add_typer(loaders.app, name="loaders")
+app.add_typer(train.app)
+app.add_typer(train.recipes_app, name="recipes")
 app.command(epilog="Example: ncbench cards --to data/cards")(cards)
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ncbench.cards import ModelCard, Weights
+from ncbench.cards import ModelCard
 from ncbench.errors import ModelError
 from ncbench.files import file_sha256
 from ncbench.settings import suggest
+from ncbench.sources import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ def find_weights(card: ModelCard, folder: Path | None = None) -> LocalWeights | 
     Args:
         card: The model's card.
         folder: The user's own copy, for work offline: the folder that holds the files, or one that holds it as
-            ``<model>/`` or ``<owner>/<repository>/``. None takes the Hub's cache, and downloads what it lacks.
+            ``<model>/`` or ``<owner>/<repository>/``. None takes the Hub's cache, and downloads what it lacks; or the
+            card's local folder.
 
     Returns:
         The weights; None where the card names none.
@@ -58,6 +60,7 @@ def find_weights(card: ModelCard, folder: Path | None = None) -> LocalWeights | 
     weights = card.weights
     if weights is None:
         return None
+    folder = _given_or_local(weights, folder)
     if folder is not None:
         root, revision = _own_copy(card, weights, folder), weights.revision
     elif weights.host == "huggingface":
@@ -76,7 +79,7 @@ def missing_weights(card: ModelCard, folder: Path | None = None) -> list[str]:
 
     Args:
         card: The model's card.
-        folder: As in ``find_weights``; None looks into the Hub's cache.
+        folder: As in ``find_weights``; None looks into the Hub's cache or the card's local folder.
 
     Returns:
         Names of files; empty where all are here or the card names none.
@@ -84,6 +87,7 @@ def missing_weights(card: ModelCard, folder: Path | None = None) -> list[str]:
     weights = card.weights
     if weights is None:
         return []
+    folder = _given_or_local(weights, folder)
     if folder is not None:
         roots = _candidates(card, weights, folder)
         return min(([name for name in weights.files if not (root / name).is_file()] for root in roots), key=len)
@@ -186,6 +190,10 @@ def require_complete(info: Mapping[str, Any], where: str | Path) -> None:
             f"{where}: these weights do not fit the model; {'; '.join(problems)}.{hint} Get the files of the revision "
             "that the card names."
         )
+
+
+def _given_or_local(weights: Weights, folder: Path | None) -> Path | None:
+    return Path(weights.repository) if folder is None and weights.host == "local" else folder
 
 
 def _own_copy(card: ModelCard, weights: Weights, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ncbench.errors import ModelError
 from ncbench.loaders.batch import Batch
 
 
@@ -79,3 +80,32 @@ class Stage(torch.nn.Module, abc.ABC):
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Return the parameters that learn, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+
+class ReconstructionStage(Stage):
+    """A stage that learns an autoencoder, and so is validated on how well it gives normals back."""
+
+    @abc.abstractmethod
+    def reconstruct(self, normals: torch.Tensor) -> torch.Tensor:
+        """Encode and decode the normals of one clip.
+
+        Args:
+            normals: (T, 3, H, W) float32 unit normals, zero where not valid, on the device.
+
+        Returns:
+            (T, 3, H, W) float32 unit normals.
+        """
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        """Refuse: an autoencoder knows nothing of images.
+
+        Args:
+            images: Not looked at.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(
+            f"{type(self).__name__} learns an autoencoder and predicts no normals from {tuple(images.shape)} images. "
+            "Call 'reconstruct' with normals, or train the stages that follow it."
+        )
