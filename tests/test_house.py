@@ -79,7 +79,6 @@ def test_public_names_are_a_promise():
 LISTING = (
     "import json; from ncbench import catalog; from ncbench.cards import *;"
     "from ncbench.protocol_card import ProtocolCard; from ncbench.loader_card import LoaderCard;"
-    "from ncbench.recipe_card import RecipeCard; from ncbench.report_card import ReportCard;"
     "kinds = (DatasetCard, ModelCard, ProtocolCard, LoaderCard, RecipeCard, ReportCard);"
     "shown = [{n: digest(catalog.load(k, n).model_dump(mode='json')) for n in catalog.find(k)} for k in kinds];"
     "print(json.dumps(shown))"
