@@ -29,7 +29,8 @@ class DatasetCard(Settings):
     """``datasets/<name>.yaml``: where a data set comes from and how it becomes a store.
 
     ``axes`` are those of the normals in the source files; null where the reader derives normals from depth. ``frames``
-    is how many the complete set has with these settings; null where it is open-ended or not published.
+    is how many the complete set has with these settings; null where it is open-ended or not published. ``fps`` is frames a
+    second of its videos, which some models are told; null where it is not known or there are none.
     """
 
     name: Name
@@ -47,6 +48,7 @@ class DatasetCard(Settings):
     normals: Literal["file", "plane_fit", "cross_product", "analytic", "none"]
     shard_rows: int = Field(default=64, ge=1, le=100_000)
     frames: int | None = Field(default=None, ge=1)
+    fps: float | None = Field(default=None, gt=0)
 
     def reader_settings(self) -> dict[str, Any]:
         """Return what the reader is made from: the settings block, and the axes where the files hold normals."""
@@ -106,8 +108,8 @@ class ReportCard(Settings):
     """``reports/<name>.yaml``: which columns a table shows, what stands beside them, and how much the page holds.
 
     ``columns`` are metrics, or ``interval`` (of ``sort_by``), ``rank`` (the average over ``rank_by``),
-    ``frames_per_second`` and ``peak_memory``. ``published`` puts papers' numbers beside results. A card with ``paper`` is
-    that paper's table alone; ``include`` names such cards, whose tables follow this report's own.
+    ``frames_per_second`` and ``peak_memory``. ``published`` puts papers' numbers beside results. A card with ``paper``
+    is that paper's table alone; ``include`` names such cards, whose tables follow this report's own.
     """
 
     name: Name

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ncbench.cli.options import (
     FLOW,
@@ -28,6 +29,9 @@ from ncbench.cli.options import (
     Results,
     Stores,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer()
 
@@ -57,11 +61,15 @@ def predict(
     """Run a model over a protocol's data and store its answers; resumes by sequence."""
     from ncbench.models.run import RunOptions
     from ncbench.models.run import predict as run
-    from ncbench.progress import progress_bar
+    from ncbench.progress import progress_bars
 
     named = tuple(name.strip() for name in devices.split(",") if name.strip())
     options = RunOptions(weights, named, jobs, precision, compile_network, seed, batch_size)
-    with progress_bar(f"{model} on {protocol}") as report:
+    with (
+        progress_bars() as opened,
+        opened(f"{model} on {protocol}") as report,
+        opened("frames of the sequence") as frames,
+    ):
         folder = run(
             model,
             protocol,
@@ -69,6 +77,7 @@ def predict(
             predictions=predictions,
             overwrite=overwrite,
             progress=report,
+            frame_progress=frames,
             options=options,
         )
     typer.echo(f"{model} on {protocol}: {folder}")
@@ -159,24 +168,50 @@ def report(
     predictions: Predictions = PREDICTIONS,
     to: Annotated[Path, typer.Option(help="The report's folder; replaced as a whole.")] = REPORT,
     card: Annotated[str, typer.Option(help="Name of a report card.")] = "main",
-    check: Annotated[bool, typer.Option("--check", help="Exit 6 where a protocol's expected value is missed.")] = False,
+    check: Annotated[
+        Literal["expected", "published"] | None,
+        typer.Option(
+            help="Exit 6 where a result misses a value that its protocol's card expects, or that a paper published."
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print the tables of an existing report, build nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no tables.")] = False,
 ) -> None:
-    """Build tables (CSV, Markdown, LaTeX) and an HTML page from results."""
-    from ncbench.reports.build import build_report, check_expected, report_files, report_tables
-    from ncbench.reports.render import print_tables
+    """Build tables (CSV, Parquet, Markdown, LaTeX, HTML) and a page with pictures from results."""
+    from ncbench.evaluators.expected import require_ok
+    from ncbench.reports.build import build_report, check_report, report_files, report_tables
+    from ncbench.reports.render.terminal import print_tables
 
     tables = report_tables(card, results) if show else build_report(card, results, stores, predictions, to)
+    # a log has no width of its own: take what the table needs
+    console = Console() if Console().is_terminal else Console(width=200)
     if not quiet:
-        # a log has no width of its own: take what the table needs
-        print_tables(tables, Console() if Console().is_terminal else Console(width=120))
+        own = [table for table in tables if table.kind != "paper"]
+        print_tables(own or tables, console)
     for path in report_files(to):
         typer.echo(str(path))
     if check:
-        check_expected(results)
+        table = check_report(card, results, check)
+        _print_checks(table, console)
+        if not table.empty:
+            require_ok(table)
+
+
+def _print_checks(table: pd.DataFrame, console: Console) -> None:
+    """Print every value that was looked for beside what was found."""
+    from rich.table import Table
+
+    if table.empty:
+        console.print("No expected or published value speaks of these results.")
+        return
+    shown = Table("protocol", "model", "metric", "expected", "found", "difference", "tolerance", "status", "source")
+    for row in table[table["status"] != "absent"].to_dict("records"):
+        numbers = f"{row['expected']:g}", f"{row['found']:.4g}", f"{row['difference']:+.2g}", f"± {row['tolerance']:g}"
+        names = (escape(str(row[name])) for name in ("protocol", "model", "metric"))
+        shown.add_row(*names, *numbers, str(row["status"]), escape(str(row["source"])))
+    console.print(shown)
 
 
 def _print_scores(row: Mapping[Any, Any], results: Path) -> None:

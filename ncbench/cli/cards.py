@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ncbench.cli.model_list import ModelRow, print_models
 from ncbench.cli.options import STORES, DatasetName, ModelName, ProtocolName, Stores
-from ncbench.cli.tables import print_list
+from ncbench.cli.tables import print_list, print_problems
 
 if TYPE_CHECKING:
-    from ncbench.cards import Card
+    from ncbench.cards import Card, ModelCard
 
 datasets_app = typer.Typer(no_args_is_help=True, help="List and show data sets.")
 models_app = typer.Typer(no_args_is_help=True, help="List and show models.")
@@ -48,6 +50,7 @@ def datasets_show(name: DatasetName) -> None:
 @models_app.command("list", epilog="Example: ncbench models list")
 def models_list(
     weights: Annotated[Path | None, typer.Option(help="Folder of weights, where not in the Hub's cache.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="One line a model, however wide the terminal is.")] = False,
 ) -> None:
     """List every model: what it answers, its weights, what it was trained on, and whether it can run here."""
     from ncbench import catalog
@@ -55,15 +58,9 @@ def models_list(
     from ncbench.models.readiness import obstacles
 
     cards, problems = catalog.load_all(ModelCard)
-    rows = []
-    for name, card in cards.items():
-        own = card.weights
-        answers = (card.axes if card.normals else "-", card.depth or "-")
-        pinned = (f"{own.repository}@{own.revision[:7]}", own.licence.name) if own else ("none", "-")
-        here = "; ".join(obstacles(card, weights)) or "yes"
-        rows.append((name, card.kind, *answers, *pinned, ", ".join(card.training_sets) or "-", here))
-    columns = ("name", "kind", "axes", "depth", "weights", "licence", "training sets", "runnable here")
-    print_list(columns, rows, problems)
+    rows = [_model_row(card, obstacles(card, weights)) for card in cards.values()]
+    print_models(rows, wide=wide)
+    print_problems(problems)
 
 
 @models_app.command("show", epilog="Example: ncbench models show depth_oracle")
@@ -117,6 +114,24 @@ def cards(to: Annotated[Path, typer.Option(help="The folder to write; replaced."
     from ncbench.catalog import write_catalog
 
     typer.echo(f"{write_catalog(to)} cards written to {to}")
+
+
+def _model_row(card: ModelCard, lacks: list[str]) -> ModelRow:
+    own = card.weights
+    return ModelRow(
+        name=card.name,
+        kind=card.kind,
+        axes=card.axes if card.normals else "-",
+        depth=card.depth or "-",
+        weights=f"{own.repository}@{_short(own.revision)}" if own else "",
+        licence=own.licence.name if own else "",
+        training_sets=", ".join(card.training_sets),
+        lacks=tuple(lacks),
+    )
+
+
+def _short(revision: str) -> str:
+    return revision[:7] if re.fullmatch("[0-9a-f]{10,40}", revision) else revision
 
 
 def _print_card(card: Card) -> None:

@@ -32,6 +32,15 @@ def print_list(columns: Sequence[str], rows: Sequence[Sequence[str]], problems: 
     for row in rows:
         shown.add_row(*map(escape, row))
     Console().print(shown)
+    print_problems(problems)
+
+
+def print_problems(problems: Sequence[str]) -> None:
+    """Print what is wrong with files that are no cards, to the error stream.
+
+    Args:
+        problems: One line each.
+    """
     for problem in problems:
         typer.secho(f"not a card, left out: {problem}", err=True, fg="yellow")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from ncbench.errors import ModelError
 from ncbench.models.base import NormalModel, Precision, Runtime
 from ncbench.models.memory import Device
 from ncbench.models.weights import LocalWeights, find_weights
+
+Progress = Callable[[int, int], None]
 
 _held: dict[str, BaseFileLock] = {}  # devices that this process took; until it ends
 
@@ -53,6 +55,7 @@ class Execution:
         weights: The weights, checked.
         scratch: Folder for the run's locks.
         log: File that the cost of each sequence is added to; None keeps none.
+        progress: Called with (frames done, frames in all) of the sequence at hand; only where one process computes.
     """
 
     options: RunOptions = RunOptions()
@@ -60,6 +63,7 @@ class Execution:
     weights: LocalWeights | None = None
     scratch: Path | None = None
     log: Path | None = None
+    progress: Progress | None = None
 
     @property
     def workers(self) -> int:
@@ -101,7 +105,14 @@ class Execution:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
 
 
-def plan_execution(card: ModelCard, adapter: NormalModel, options: RunOptions, scratch: Path, log: Path) -> Execution:
+def plan_execution(
+    card: ModelCard,
+    adapter: NormalModel,
+    options: RunOptions,
+    scratch: Path,
+    log: Path,
+    progress: Progress | None = None,
+) -> Execution:
     """Check what the user chose, and bring the weights here.
 
     Args:
@@ -110,6 +121,7 @@ def plan_execution(card: ModelCard, adapter: NormalModel, options: RunOptions, s
         options: What the user chose.
         scratch: Folder for the run's locks; exists.
         log: File for the cost of each sequence.
+        progress: As the attribute; left out where several processes compute, which cannot call it.
 
     Returns:
         What the workers need to know.
@@ -134,7 +146,8 @@ def plan_execution(card: ModelCard, adapter: NormalModel, options: RunOptions, s
             f"--jobs {options.jobs} is for work on the CPU, and the model runs on {', '.join(devices)}. Name one "
             "device for each worker with --devices, or 'cpu'."
         )
-    return Execution(options, devices, find_weights(card, options.weights), scratch, log)
+    alone = max(options.jobs, len(devices)) == 1
+    return Execution(options, devices, find_weights(card, options.weights), scratch, log, progress if alone else None)
 
 
 def _default_devices(card: ModelCard) -> tuple[str, ...]:

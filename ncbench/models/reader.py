@@ -70,7 +70,9 @@ class PredictionReader:
         self._execution = execution or Execution()
         self._store = open_store(root)
         self._adapter = load_adapter(self._card)
-        self._normal_source = stored_card(root).normals if self._adapter.needs_truth else None
+        source = stored_card(root)
+        self._normal_source = source.normals if self._adapter.needs_truth else None
+        self._fps = source.fps
 
     @cached_property
     def _runner(self) -> SequenceRunner:
@@ -79,7 +81,7 @@ class PredictionReader:
         model = LoadedModel(self._card, self._adapter, self._execution.runtime(device))
         model.load()
         self._execution.share_processors(device)
-        return SequenceRunner(model, Device(device), self._execution.options.batch_size)
+        return SequenceRunner(model, Device(device), self._execution.options.batch_size, self._execution.progress)
 
     def sequences(self) -> Mapping[str, Sequence[int]]:
         """List what is to be predicted."""
@@ -129,6 +131,7 @@ class PredictionReader:
             images=np.stack([decode_image(row["image"]) for row in rows]),
             intrinsics=_stacked([row["intrinsics"] for row in rows]),
             truth=self._truth(sequence, frames) if self._normal_source else None,
+            fps=self._fps,
         )
 
     def _truth(self, sequence: str, frames: tuple[int, ...]) -> Truth:

@@ -24,7 +24,7 @@ def obstacles(card: ModelCard, weights: Path | None = None) -> list[str]:
     missing = missing_weights(card, weights)
     if not missing or card.weights is None:
         return absent
-    how = "on first use" if card.weights.host == "huggingface" else f"from {card.weights.address}"
+    how = "on first use" if card.weights.host == "huggingface" else "for --weights"
     return [*absent, f"{len(missing)} of {len(card.weights.files)} weight files to get {how}"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ncbench.datasets.manifest import Manifest
 from ncbench.datasets.prepare import prepare
 from ncbench.datasets.store import Store
 from ncbench.errors import StoreError
-from ncbench.models.execution import Execution, RunOptions, plan_execution
+from ncbench.models.execution import Execution, Progress, RunOptions, plan_execution
 from ncbench.models.reader import prediction_recipe
 from ncbench.models.record import RUN_FILE, SEQUENCES_FILE, read_costs, read_run, summarize, write_run
 from ncbench.models.registry import load_adapter
@@ -32,7 +31,8 @@ def predict(
     stores: Path = Path("data/stores"),
     predictions: Path = Path("data/predictions"),
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    frame_progress: Progress | None = None,
     options: RunOptions | None = None,
 ) -> Path:
     """Predict every frame of a protocol and store the answers; finished sequences are kept.
@@ -47,6 +47,7 @@ def predict(
         predictions: Where prediction stores go.
         overwrite: Predict again whatever is there.
         progress: Called with (sequences done, sequences in all).
+        frame_progress: Called with (frames done, frames in all) of the sequence at hand, where one process computes.
         options: Weights, devices, workers, precision, seed and batch size.
 
     Returns:
@@ -66,7 +67,12 @@ def predict(
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ncbench-", ignore_cleanup_errors=True) as scratch:
         execution = plan_execution(
-            model_card, load_adapter(model_card), options or RunOptions(), Path(scratch), folder / SEQUENCES_FILE
+            model_card,
+            load_adapter(model_card),
+            options or RunOptions(),
+            Path(scratch),
+            folder / SEQUENCES_FILE,
+            frame_progress,
         )
         recipe = prediction_recipe(model_card, protocol_card, target, execution)
         manifest = prepare(recipe, folder, jobs=execution.workers, progress=progress, plan=plan)

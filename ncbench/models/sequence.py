@@ -59,6 +59,7 @@ class SequenceRunner:
         model: The model.
         device: Where it computes.
         batch_size: Frames at a time for a model of independent frames; None finds it.
+        progress: Called with (frames done, frames in all) of the sequence at hand.
 
     Attributes:
         cost: Of the last sequence that ran to its end.
@@ -66,8 +67,15 @@ class SequenceRunner:
 
     cost: Cost
 
-    def __init__(self, model: LoadedModel, device: Device, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: Device,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._model = model
+        self._progress = progress
         self._device = device
         self._batch = batch_size or model.adapter.clip_length
         self._grows = batch_size is None and device.is_cuda and model.adapter.per_frame
@@ -94,7 +102,7 @@ class SequenceRunner:
         self._notes, self._reading = [shortage] if shortage else [], 0.0
         answers = self._in_batches(frames, read) if self._model.adapter.per_frame else self._streamed(frames, read)
         self._device.reset_peak()
-        seconds = 0.0
+        seconds, done = 0.0, 0
         while True:
             started = self._now()
             answer = next(answers, None)
@@ -102,6 +110,9 @@ class SequenceRunner:
             if answer is None:
                 break
             yield answer
+            done += _frames_in(answer)
+            if self._progress is not None:
+                self._progress(done, len(frames))
         self.cost = Cost(
             sequence=sequence,
             frames=len(frames),
@@ -178,6 +189,11 @@ class SequenceRunner:
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
+
+
+def _frames_in(answer: Answer) -> int:
+    part = answer.depth if answer.normal is None else answer.normal
+    return 0 if part is None else len(part)
 
 
 def seed_everything(seed: int, sequence: str) -> None:

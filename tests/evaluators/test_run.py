@@ -383,3 +383,57 @@ def test_exported_true_depth_is_perfect_depth(tiny):
     row = evaluate(tiny / "theirs", "tiny").iloc[0]
     assert (row["status"], row["failed"]) == ("partial", 1)
     assert "abs_rel" not in row
+
+
+def depth_model(folder, kind, answers):
+    """A model of depth alone whose card says what its depth is: the truth, spelt in that way."""
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "own_depth.py").write_text(
+        "import numpy as np\n"
+        "from ncbench.models.base import Answer, NormalModel\n"
+        "class Own(NormalModel):\n"
+        "    needs_truth = True\n"
+        "    def __init__(self, settings):\n"
+        "        self.disparity = settings['disparity']\n"
+        "    def predict(self, clip):\n"
+        "        depth = 3 * clip.truth.depth\n"
+        "        return Answer(None, (5 / depth + 0.5 if self.disparity else depth).astype(np.float32))\n"
+    )
+    card = {
+        "name": kind,
+        "version": "1.0.0",
+        "title": kind,
+        "summary": "",
+        "kind": "control",
+        "adapter": "own_depth:Own",
+        "settings": {"disparity": answers == "disparity"},
+        "axes": "opencv",
+        "normals": False,
+        "depth": kind,
+    }
+    (folder / "models" / f"{kind}.yaml").write_text(yaml.safe_dump(card))
+
+
+@pytest.mark.parametrize("kind", ["metres", "relative", "disparity"])
+@pytest.mark.parametrize("assumed", ["depth", "disparity"])
+def test_the_models_card_says_what_its_depth_is_not_the_protocol(tiny, monkeypatch, kind, assumed):
+    path = tiny / "evaluators" / "tiny.yaml"
+    depth = {"max_depth": 1000, "prediction": assumed}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"task": "depth", "depth": depth}))
+    depth_model(tiny, kind, kind)
+    monkeypatch.syspath_prepend(str(tiny))
+    predict(kind, "tiny")
+    row = evaluate(kind, "tiny").iloc[0]
+    assert row["abs_rel"] < 1e-4
+    assert row["delta1"] == 1
+
+
+def test_a_protocol_that_aligns_too_little_is_an_error(tiny, monkeypatch):
+    path = tiny / "evaluators" / "tiny.yaml"
+    depth = {"max_depth": 1000, "align": "none"}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"task": "depth", "depth": depth}))
+    depth_model(tiny, "relative", "relative")
+    monkeypatch.syspath_prepend(str(tiny))
+    predict("relative", "tiny")
+    with pytest.raises(ScoreError, match="'relative'.*align 'none'.*it takes metres"):
+        evaluate("relative", "tiny")

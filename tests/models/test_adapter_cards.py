@@ -14,6 +14,8 @@ NAMES = [
     "depth-anything-v2",
     "depth-anything-v2-small",
     "dsine",
+    "genpercept",
+    "geowizard",
     "lotus-d",
     "lotus-g",
     "marigold-e2e-ft",

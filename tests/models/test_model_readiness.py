@@ -48,14 +48,32 @@ def test_what_is_missing_is_said(learned):
     assert "never_imported_package" not in sys.modules
 
 
-def test_the_list_shows_it(learned):
-    runner = CliRunner(env={"COLUMNS": "220", "NO_COLOR": "1"})
-    done = runner.invoke(app, ["models", "list"])
+def listed(*words, columns="80"):
+    done = CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"}).invoke(app, ["models", "list", *words])
     assert done.exit_code == 0, done.output
-    (line,) = [line for line in done.output.splitlines() if "learned" in line]
+    return done.output.splitlines()
+
+
+def test_the_list_fits_80_columns_and_cuts_nothing(learned):
+    lines = listed()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["name", "kind", "axes", "depth", "runnable", "here"]
+    start = next(i for i, line in enumerate(lines) if line.startswith("learned "))
+    assert lines[start].split() == ["learned", "image", "opengl", "-", "no"]
+    text = "".join(lines[start + 1 : start + 5])
+    for part in ("owner/repo@0123456 (OpenRAIL++-M)", "trained on hypersim, sintel", "lacks: needs module no_such_mod"):
+        assert part in text
+    assert "depth_oracle" in "".join(line for line in lines if line.endswith("yes"))
+    assert any(line.startswith("normalcrafter ") and line.endswith("after a download") for line in lines)
+
+
+def test_the_wide_list_has_one_line_a_model(learned):
+    lines = listed("--wide")
+    assert len(lines) == 1 + len([line for line in listed() if not line.startswith(" ")]) - 1
+    (line,) = [line for line in lines if line.startswith("learned ")]
     for part in ("image", "opengl", "owner/repo@0123456", "OpenRAIL++-M", "hypersim, sintel", "no_such_module"):
         assert part in line
-    (line,) = [line for line in done.output.splitlines() if "depth_oracle" in line]
+    (line,) = [line for line in lines if line.startswith("depth_oracle")]
     assert line.split() == ["depth_oracle", "control", "opencv", "-", "none", "-", "-", "yes"]
 
 

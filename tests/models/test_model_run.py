@@ -1,6 +1,9 @@
 """Prediction stores: resumable by sequence, tied to model and data."""
 
+import contextlib
 import json
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 from ncbench import catalog, open_store
 from ncbench.cards import ModelCard
 from ncbench.errors import ModelError, StoreError
-from ncbench.models.controls import Frontal
+from ncbench.models.controls import Blur, Frontal
 from ncbench.models.execution import Execution
 from ncbench.models.record import SEQUENCES_FILE, read_run
 from ncbench.models.run import RunOptions, predict
@@ -50,6 +53,28 @@ def test_finished_sequences_are_kept_and_the_rest_is_done(tiny, monkeypatch):
     assert calls == ["one", "two", "two"]
     predict("frontal", "tiny")
     assert len(calls) == 3
+
+
+def test_frames_are_counted_while_one_process_computes(tiny):
+    seen = []
+    predict("frontal", "tiny", frame_progress=lambda *counts: seen.append(counts), options=RunOptions(batch_size=2))
+    assert seen == [(2, 3), (3, 3)] * 2
+    seen.clear()
+    options = RunOptions(jobs=2)
+    predict("frontal", "tiny", overwrite=True, frame_progress=lambda *counts: seen.append(counts), options=options)
+    assert seen == []
+
+
+def test_models_are_told_the_frame_rate_that_the_data_set_has(tiny, monkeypatch):
+    store, told = tiny / "stores" / "tiny", []
+    shutil.copytree(tiny / "data" / "stores" / "tiny", store)
+    honest = Frontal.predict
+    monkeypatch.setattr(Frontal, "predict", lambda self, clip: told.append(clip.fps) or honest(self, clip))
+    predict("frontal", "tiny", stores=tiny / "stores")
+    card = yaml.safe_load((store / "card.yaml").read_text())
+    (store / "card.yaml").write_text(yaml.safe_dump(card | {"fps": 24.0}))
+    predict("frontal", "tiny", stores=tiny / "stores", overwrite=True)
+    assert told == [None, None, 24.0, 24.0]
 
 
 def test_a_changed_card_predicts_anew(tiny):
@@ -187,3 +212,33 @@ def test_each_worker_claims_a_device_of_its_own(tmp_path):
     with pytest.raises(ModelError, match="all devices of this run are taken"):
         execution.claim()
     assert [Execution(devices=("cuda:3",)).claim() for _ in range(2)] == ["cuda:3"] * 2
+
+
+def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done_and_goes_on(tiny, monkeypatch):
+    whole = open_store(predict("blur", "tiny")).manifest.digest
+    disk = tiny / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small tmpfs here")
+    honest, other = Blur.predict, disk / "somebody_elses"
+
+    def while_others_write(self, clip):
+        if clip.sequence == "two":
+            with contextlib.suppress(OSError), other.open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+        return honest(self, clip)
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Blur, "predict", while_others_write)
+            with pytest.raises(StoreError, match="disk is full"):
+                predict("blur", "tiny", predictions=disk)
+        (kept,) = (disk / "tiny" / "blur").glob("data-*.arrow")
+        written = kept.stat().st_mtime_ns
+        other.unlink()
+        assert open_store(predict("blur", "tiny", predictions=disk)).manifest.digest == whole
+        assert kept.stat().st_mtime_ns == written
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ncbench.errors import ScoreError
 from ncbench.settings import Settings
 
+Depth = Literal["metres", "relative", "disparity"]
+_KNOWN = {"none": "metres", "scale": "depth up to a scale"}
 Family = Literal["abs_rel", "delta1", "opw", "tae"]
 
 
@@ -18,7 +21,8 @@ class DepthOptions(Settings):
         max_depth: Metres. Truth at or beyond it does not count, and aligned predictions are clipped to it: 70 for
             Sintel, 10 for ScanNet, Bonn and NYUv2, 80 for KITTI.
         min_depth: Metres. Truth at or below it does not count.
-        prediction: What the model answers: ``disparity``, which grows toward the camera, or ``depth``.
+        prediction: What files without a card hold: ``disparity``, which grows toward the camera, or ``depth``. Of a
+            model its card says so (``of_model``).
         align: What is fitted to the truth in disparity by least squares: scale and shift, once for a ``video``
             (DepthCrafter) or for each ``frame``; one ``scale`` for a video; or ``none``, for metric predictions.
         metrics: Families to compute (docs/depth-metrics.md explains each).
@@ -57,6 +61,31 @@ class DepthOptions(Settings):
         if not metrics or len(set(metrics)) < len(metrics):
             raise ValueError(f"expected at least one metric, and each once, got {list(metrics)}")
         return metrics
+
+    def of_model(self, depth: Depth | None, model: str) -> DepthOptions:
+        """Read predictions as the model's card says that they are, whatever the protocol takes for granted.
+
+        Args:
+            depth: What the card says; None for files without a card, which are what the protocol says.
+            model: Its name, for the message.
+
+        Returns:
+            These options with ``prediction`` as the card has it.
+
+        Raises:
+            ScoreError: ``align`` fits less than what the card leaves unknown, so that a score would mean nothing.
+        """
+        if depth is None:
+            return self
+        needs = {"metres": "none", "relative": "scale", "disparity": "frame"}[depth]
+        order = ("none", "scale", "frame", "video")
+        if order.index(self.align) < order.index(needs):
+            raise ScoreError(
+                f"model '{model}' answers with depth of kind '{depth}', and the protocol's align '{self.align}' does "
+                f"not fit what that leaves unknown: it takes {_KNOWN[self.align]}. Score it under a protocol that "
+                f"aligns {'scale' if depth == 'relative' else 'scale and shift'}."
+            )
+        return self.model_copy(update={"prediction": "disparity" if depth == "disparity" else "depth"})
 
     @model_validator(mode="after")
     def _ordered(self) -> DepthOptions:

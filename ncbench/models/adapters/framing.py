@@ -13,7 +13,8 @@ from torch.nn import functional
 from ncbench.errors import ModelError
 
 Padding = Literal["replicate", "imagenet_black", "none"]
-Back = Literal["bilinear", "bilinear-antialias", "nearest"]
+Filter = Literal["bilinear", "bicubic"]
+Back = Literal["bilinear", "bilinear-antialias", "nearest", "nearest-opencv"]
 
 _MULTIPLE: dict[Padding, int] = {"replicate": 8, "imagenet_black": 32, "none": 1}
 # black as DSINE's harness knows it, (0 - mean) / std of ImageNet; Lotus pads pictures scaled to -1..1 with it
@@ -85,17 +86,18 @@ class Framing:
         left, top = (right // 2, down // 2) if padding == "imagenet_black" else (0, 0)
         return cls(size, resized, (left, right - left, top, down - top), padding)
 
-    def fit(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Scale (bilinear, antialiased) and pad.
+    def fit(self, pixels: torch.Tensor, filtered: Filter = "bilinear") -> torch.Tensor:
+        """Scale (antialiased) and pad.
 
         Args:
             pixels: (T, 3, H, W) float32 in -1..1.
+            filtered: How to scale; what ``bicubic`` overshoots is cut off.
 
         Returns:
             (T, 3, h, w).
         """
         if self.resized != self.size:
-            pixels = functional.interpolate(pixels, self.resized, mode="bilinear", antialias=True)
+            pixels = functional.interpolate(pixels, self.resized, mode=filtered, antialias=True).clip(-1, 1)
         if not any(self.margins):
             return pixels
         if self.padding == "replicate":
@@ -120,13 +122,15 @@ class Framing:
 
         Args:
             answer: (T, C, h', w').
-            back: How to scale.
+            back: How to scale. ``nearest-opencv`` rounds places down, as OpenCV's INTER_NEAREST does.
 
         Returns:
             (T, C, H, W).
         """
         if tuple(answer.shape[-2:]) == self.size:
             return answer
+        if back == "nearest-opencv":
+            return functional.interpolate(answer, self.size, mode="nearest")
         if back == "nearest":
             return functional.interpolate(answer, self.size, mode="nearest-exact")
         return functional.interpolate(answer, self.size, mode="bilinear", antialias=back == "bilinear-antialias")

@@ -16,11 +16,12 @@ from transformers.utils import logging
 from ncbench.errors import ModelError
 from ncbench.models.base import Precision
 from ncbench.models.memory import is_out_of_memory
-from ncbench.models.weights import require_complete
+from ncbench.models.weights import read_tensors, require_complete
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADVICE = "Get the files of the revision that the card names."
 _VARIANTS = (None, "fp16")
+_CHANNELS = 3
 _SCHEDULERS: dict[str, Any] = {kind.__name__: kind for kind in (DDIMScheduler, LCMScheduler)}
 
 
@@ -70,6 +71,85 @@ def transformers_network(kind: type[Any], folder: Path, dtype: torch.dtype) -> A
     return _pretrained(kind, folder, _variant(folder, "model"), {"dtype": dtype, "use_safetensors": True})
 
 
+def network_from_files(kind: type[Any], config: Path, weights: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - as above
+    """Make a network of diffusers without memory of its own, and give it the stored tensors themselves.
+
+    Quicker than ``diffusers_network``, and config and tensors may lie apart; but tensors under names that diffusers has
+    given up since are not renamed.
+
+    Args:
+        kind: Class of the network.
+        config: Its ``config.json``.
+        weights: Its tensors.
+        dtype: Number format to hold it in.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        ModelError: A file or a tensor is missing or is not what it should be; the message names it.
+    """
+    values = read_config(config)
+    try:
+        with torch.device("meta"):
+            network = kind.from_config(values)
+    except Exception as error:  # diffusers raises whatever a wrong value leads to
+        raise ModelError(f"{config}: describes no {kind.__name__} ({error}). {ADVICE}") from error
+    tensors, wanted = read_tensors(weights), network.state_dict()
+    require_complete(
+        {
+            "missing_keys": wanted.keys() - tensors.keys(),
+            "unexpected_keys": tensors.keys() - wanted.keys(),
+            "mismatched_keys": [
+                (name, tensors[name].shape, wanted[name].shape)
+                for name in sorted(wanted.keys() & tensors.keys())
+                if tensors[name].shape != wanted[name].shape
+            ],
+        },
+        weights,
+    )
+    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    return network
+
+
+def weights_file(folder: Path, stem: str) -> Path:
+    """Find a file of tensors, in full precision where that is here, else its half-precision twin.
+
+    Args:
+        folder: Holds ``<stem>[.fp16].safetensors``.
+        stem: Of the name.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelError: Neither is there.
+    """
+    return folder / _file_name(stem, _variant(folder, stem))
+
+
+def clip_statistics(path: Path) -> tuple[list[float], list[float]]:
+    """Read how a CLIP image encoder wants its input scaled.
+
+    Args:
+        path: ``preprocessor_config.json`` of a feature extractor.
+
+    Returns:
+        Mean and standard deviation of each channel, for pixels in 0..1.
+
+    Raises:
+        ModelError: The file is missing or lacks them.
+    """
+    config = read_config(path)
+    found = []
+    for key in ("image_mean", "image_std"):
+        value = config.get(key)
+        if not (isinstance(value, list) and len(value) == _CHANNELS and all(isinstance(item, float) for item in value)):
+            raise ModelError(f"{path}: expected {key} to be three numbers, found {value!r}. {ADVICE}")
+        found.append(value)
+    return found[0], found[1]
+
+
 def load_scheduler(folder: Path, **changes: Any) -> Any:  # noqa: ANN401 - of the class that its configuration names
     """Load a scheduler.
 
@@ -110,11 +190,15 @@ def _pretrained(kind: type[Any], folder: Path, variant: str | None, options: dic
 
 
 def _variant(folder: Path, stem: str) -> str | None:
-    names = {variant: f"{stem}{f'.{variant}' if variant else ''}.safetensors" for variant in _VARIANTS}
+    names = {variant: _file_name(stem, variant) for variant in _VARIANTS}
     for variant, name in names.items():
         if (folder / name).is_file():
             return variant
     raise ModelError(f"{folder}: expected {' or '.join(names.values())}, and neither is there. {ADVICE}")
+
+
+def _file_name(stem: str, variant: str | None) -> str:
+    return f"{stem}{f'.{variant}' if variant else ''}.safetensors"
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Stable Diffusion's networks as Marigold, E2E-FT and Lotus use them: on the latents of a picture, without a prompt."""
+"""Stable Diffusion's networks as image models of normals use them: on the latents of a picture, without a prompt."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,14 +26,14 @@ class LatentDiffusion:
     Attributes:
         unet: The U-Net.
         vae: The autoencoder.
-        prompt: (1, L, C) embedding of the empty prompt.
+        prompt: (1, L, C) embedding of the empty prompt; None for a model that is told of each frame by itself.
         device: Where they compute.
         dtype: The networks' number format.
     """
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    prompt: torch.Tensor
+    prompt: torch.Tensor | None
     device: torch.device
     dtype: torch.dtype
 
@@ -58,19 +59,30 @@ class LatentDiffusion:
         return latents * float(self.vae.config["scaling_factor"])
 
     def predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor | int, labels: torch.Tensor | None = None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor | int,
+        labels: torch.Tensor | None = None,
+        told: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the U-Net.
 
         Args:
             latents: (N, C, h, w).
             timestep: The same for all.
-            labels: (1, L) class labels, for a U-Net that takes them.
+            labels: (1, L) or (N, L) class labels, for a U-Net that takes them.
+            told: (N, L, C) what the cross-attention looks at, in the place of the empty prompt.
 
         Returns:
             (N, C', h, w) float32.
+
+        Raises:
+            ValueError: There is neither a prompt nor anything in its place.
         """
-        prompt = self.prompt.expand(len(latents), -1, -1)
+        told = self.prompt if told is None else told
+        if told is None:
+            raise ValueError("this U-Net has no prompt, and is told nothing in its place")
+        prompt = told.expand(len(latents), -1, -1)
         labels = None if labels is None else labels.to(self.device, self.dtype).expand(len(latents), -1)
         found = self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=prompt, class_labels=labels)
         answer: torch.Tensor = found.sample.float()
@@ -102,7 +114,12 @@ class LatentDiffusion:
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
 
-def load_latent_diffusion(runtime: Runtime, prompt: Literal["short", "padded"], channels: int) -> LatentDiffusion:
+def load_latent_diffusion(
+    runtime: Runtime,
+    prompt: Literal["short", "padded"],
+    channels: int,
+    unet: UNet2DConditionModel | None = None,
+) -> LatentDiffusion:
     """Load the networks from the layout of a Stable Diffusion repository.
 
     The text encoder is needed for one embedding alone and is not kept.
@@ -111,6 +128,7 @@ def load_latent_diffusion(runtime: Runtime, prompt: Literal["short", "padded"], 
         runtime: ``weights`` holds ``unet``, ``vae``, ``text_encoder`` and ``tokenizer``.
         prompt: The empty prompt's tokens: its two (``short``), or padded to the tokenizer's length.
         channels: How many latent channels the U-Net must take in, in units of the VAE's.
+        unet: In the place of the repository's own.
 
     Returns:
         The networks, on the device.
@@ -123,32 +141,61 @@ def load_latent_diffusion(runtime: Runtime, prompt: Literal["short", "padded"], 
     if folder is None:
         raise ModelError("this model needs weights, and the runtime names no folder of them.")
     device, dtype = torch.device(runtime.device), DTYPES[runtime.precision]
-    unet: UNet2DConditionModel = diffusers_network(UNet2DConditionModel, folder / "unet", dtype)
+    if unet is None:
+        unet = diffusers_network(UNet2DConditionModel, folder / "unet", dtype)
     vae: AutoencoderKL = diffusers_network(AutoencoderKL, folder / "vae", dtype)
     text_encoder = transformers_network(CLIPTextModel, folder / "text_encoder", dtype)
-    latents = vae.config["latent_channels"]
+    check_fit(folder, unet, vae, channels, ("text encoder", text_encoder.config.hidden_size))
+    tokens = _empty_prompt(runtime, prompt)
+    with torch.inference_mode():
+        embedding = text_encoder.to(device)(tokens.to(device))[0].to(dtype)
+    return bring(LatentDiffusion(unet, vae, embedding, device, dtype), compiled=runtime.compile)
+
+
+def check_fit(
+    folder: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, channels: int, looks_at: tuple[str, int]
+) -> None:
+    """Refuse networks that are sound each by itself, and do not belong together.
+
+    Args:
+        folder: Where they come from, for the message.
+        unet: The U-Net.
+        vae: The autoencoder.
+        channels: How many latent channels the U-Net must take in, in units of the VAE's.
+        looks_at: What its cross-attention looks at, and the size of that.
+
+    Raises:
+        ModelError: They do not fit; the message says how.
+    """
+    latents, (encoder, size) = vae.config["latent_channels"], looks_at
     checks = {
         "U-Net input channels": (unet.config["in_channels"], channels * latents),
         "U-Net output channels": (unet.config["out_channels"], latents),
-        "U-Net cross-attention, the text encoder's size": (
-            unet.config["cross_attention_dim"],
-            text_encoder.config.hidden_size,
-        ),
+        f"U-Net cross-attention, the {encoder}'s size": (unet.config["cross_attention_dim"], size),
         "VAE downscaling": (2 ** (len(vae.config["block_out_channels"]) - 1), 8),
     }
     problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
     if problems:
         raise ModelError(f"{folder}: these networks do not fit the model; {'; '.join(problems)}. {ADVICE}")
-    tokens = _empty_prompt(runtime, prompt)
-    with torch.inference_mode():
-        embedding = text_encoder.to(device)(tokens.to(device))[0].to(dtype)
-    torch.nn.Module.to(unet, device)  # diffusers wraps its own in a function without types
-    torch.nn.Module.to(vae, device)
-    if runtime.compile:
-        torch.nn.Module.compile(unet)
-        vae.encoder.compile()
-        vae.decoder.compile()
-    return LatentDiffusion(unet, vae, embedding, device, dtype)
+
+
+def bring(networks: LatentDiffusion, *, compiled: bool) -> LatentDiffusion:
+    """Bring networks to their device.
+
+    Args:
+        networks: On any device; changed.
+        compiled: Whether to compile them as well.
+
+    Returns:
+        The same.
+    """
+    torch.nn.Module.to(networks.unet, networks.device)  # diffusers wraps its own in a function without types
+    torch.nn.Module.to(networks.vae, networks.device)
+    if compiled:
+        torch.nn.Module.compile(networks.unet)
+        networks.vae.encoder.compile()
+        networks.vae.decoder.compile()
+    return networks
 
 
 def frame_generators(seed: int, clip: Clip, member: int = 0) -> list[torch.Generator]:

@@ -46,7 +46,7 @@ class NormalCrafter(NormalModel):
         from ncbench.models.adapters.normalcrafter_weights import load_networks
 
         super().load(runtime)
-        self._networks = load_networks(runtime)
+        self._networks = load_networks(runtime, self.settings.multiple)
         self.device = Device(runtime.device).describe()
 
     def use_less_memory(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-MULTIPLE = 64  # of the canvas: 8 for the VAE times 8 for the U-Net
+MULTIPLE = 64  # of the canvas, as released: 8 for the VAE times 8 for the U-Net
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Canvas:
         inner_width: After downscaling.
         top: White rows above; where the padding is odd, the spare row lies below.
         left: White columns to the left; the spare column lies to the right.
-        outer_height: Of the canvas, a multiple of 64.
-        outer_width: Of the canvas, a multiple of 64.
+        outer_height: Of the canvas.
+        outer_width: Of the canvas.
     """
 
     height: int
@@ -37,20 +37,21 @@ class Canvas:
     outer_width: int
 
     @classmethod
-    def fit(cls, height: int, width: int, longest_side: int) -> Canvas:
-        """Lay out a frame size: shrink to the longest side (never enlarge), then pad to a multiple of 64.
+    def fit(cls, height: int, width: int, longest_side: int, multiple: int = MULTIPLE) -> Canvas:
+        """Lay out a frame size: shrink to the longest side (never enlarge), then pad to a multiple.
 
         Args:
             height: Of the frames, pixels.
             width: Of the frames, pixels.
             longest_side: What the longer side is brought down to.
+            multiple: Of which both sides of the canvas are multiples.
 
         Returns:
             The layout.
         """
         scale = min(1.0, longest_side / max(height, width))
         inner = [max(1, round(side * scale)) for side in (height, width)]
-        outer = [-(-side // MULTIPLE) * MULTIPLE for side in inner]
+        outer = [-(-side // multiple) * multiple for side in inner]
         top, left = [(whole - part) // 2 for whole, part in zip(outer, inner, strict=True)]
         return cls(height, width, inner[0], inner[1], top, left, outer[0], outer[1])
 

@@ -100,7 +100,7 @@ class SequencePredictor:
             )
         height, width = images.shape[1:3]
         if self._canvas is None:
-            self._canvas = Canvas.fit(height, width, self._settings.longest_side)
+            self._canvas = Canvas.fit(height, width, self._settings.longest_side, self._settings.multiple)
         if (height, width) != (self._canvas.height, self._canvas.width):
             raise ModelError(
                 f"the frames of a video have one size; these change from {self._canvas.height}x{self._canvas.width} to "

@@ -14,6 +14,7 @@ class NormalCrafterSettings(Settings):
 
     Attributes:
         longest_side: Pixels that the longer side of larger frames is brought down to.
+        multiple: Of which both sides of the white canvas are made multiples; what the networks shrink by, or more.
         window: Frames that the U-Net sees together.
         stride: From one window to the next.
         decode_chunk: Frames that the decoder sees together.
@@ -22,6 +23,7 @@ class NormalCrafterSettings(Settings):
     """
 
     longest_side: int = Field(1024, ge=64)
+    multiple: int = Field(64, ge=1)
     window: int = Field(14, ge=1)
     stride: int = Field(10, ge=1)
     decode_chunk: int = Field(7, ge=1)

@@ -13,18 +13,24 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ncbench.errors import ModelError
-from ncbench.models.adapters.hub_layout import ADVICE, no_progress_bar, read_config
+from ncbench.models.adapters.hub_layout import (
+    ADVICE,
+    DTYPES,
+    clip_statistics,
+    network_from_files,
+    no_progress_bar,
+    read_config,
+    weights_file,
+)
 from ncbench.models.adapters.normalcrafter_conditioning import CLIP_SIDE
 from ncbench.models.adapters.normalcrafter_decode import blend_in_place
 from ncbench.models.adapters.normalcrafter_frames import MULTIPLE
 from ncbench.models.adapters.normalcrafter_networks import Networks
 from ncbench.models.adapters.normalcrafter_unet import OneStep, PerFrameUNet
-from ncbench.models.base import Precision, Runtime
+from ncbench.models.base import Runtime
 from ncbench.models.weights import read_tensors, require_complete
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TIME_IDS = 3  # frames a second, motion bucket, noise augmentation
-_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,13 @@ class Parts:
     image_statistics: tuple[list[float], list[float]]
 
 
-def load_networks(runtime: Runtime) -> Networks:
+def load_networks(runtime: Runtime, multiple: int = MULTIPLE) -> Networks:
     """Load the networks from the layout of the published repository.
 
     Args:
         runtime: ``weights`` is the folder that holds ``unet``, ``vae``, ``image_encoder``, ``scheduler`` and
             ``feature_extractor``.
+        multiple: Of which both sides of the frames will be multiples.
 
     Returns:
         The networks, on the device.
@@ -65,13 +72,13 @@ def load_networks(runtime: Runtime) -> Networks:
         raise ModelError("NormalCrafter needs weights, and the runtime names no folder of them.")
     dtype = DTYPES[runtime.precision]
     parts = Parts(
-        unet=_diffusers_network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
-        vae=_diffusers_network(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
+        unet=_network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+        vae=_network(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
         image_encoder=_image_encoder(folder / "image_encoder", dtype),
         scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
-        image_statistics=_clip_statistics(folder / "feature_extractor" / "preprocessor_config.json"),
+        image_statistics=clip_statistics(folder / "feature_extractor" / "preprocessor_config.json"),
     )
-    _check_fit(folder, parts)
+    _check_fit(folder, parts, multiple)
     return assemble(parts, runtime)
 
 
@@ -105,35 +112,13 @@ def assemble(parts: Parts, runtime: Runtime) -> Networks:
     return Networks(unet, vae, parts.image_encoder, mean, std, OneStep.of(parts.scheduler), device, dtype)
 
 
-def _diffusers_network(kind: type[Any], folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - an instance of kind
-    """Make a network without memory of its own, and give it the stored tensors themselves."""
-    config = read_config(folder / "config.json")
-    try:
-        with torch.device("meta"):
-            network = kind.from_config(config)
-    except Exception as error:  # diffusers raises whatever a wrong value leads to
-        raise ModelError(f"{folder / 'config.json'}: describes no {kind.__name__} ({error}). {ADVICE}") from error
-    path = _weights_file(folder, "diffusion_pytorch_model")
-    tensors, wanted = read_tensors(path), network.state_dict()
-    require_complete(
-        {
-            "missing_keys": wanted.keys() - tensors.keys(),
-            "unexpected_keys": tensors.keys() - wanted.keys(),
-            "mismatched_keys": [
-                (name, tensors[name].shape, wanted[name].shape)
-                for name in sorted(wanted.keys() & tensors.keys())
-                if tensors[name].shape != wanted[name].shape
-            ],
-        },
-        path,
-    )
-    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    return network
+def _network(kind: type[Any], folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - an instance of kind
+    return network_from_files(kind, folder / "config.json", weights_file(folder, "diffusion_pytorch_model"), dtype)
 
 
 def _image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     config = read_config(folder / "config.json")
-    path = _weights_file(folder, "model")
+    path = weights_file(folder, "model")
     tensors = read_tensors(path)
     kind: Any = CLIPVisionModelWithProjection  # from_pretrained's types know no tensors without a file
     try:
@@ -163,26 +148,7 @@ def _scheduler(path: Path) -> EulerDiscreteScheduler:
     return scheduler
 
 
-def _weights_file(folder: Path, stem: str) -> Path:
-    names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
-        raise ModelError(f"{folder}: expected {names[0]} or {names[1]}, and neither is there. {ADVICE}")
-    return found
-
-
-def _clip_statistics(path: Path) -> tuple[list[float], list[float]]:
-    config = read_config(path)
-    found = []
-    for key in ("image_mean", "image_std"):
-        value = config.get(key)
-        if not (isinstance(value, list) and len(value) == _CHANNELS and all(isinstance(item, float) for item in value)):
-            raise ModelError(f"{path}: expected {key} to be three numbers, found {value!r}. {ADVICE}")
-        found.append(value)
-    return found[0], found[1]
-
-
-def _check_fit(folder: Path, parts: Parts) -> None:
+def _check_fit(folder: Path, parts: Parts, multiple: int) -> None:
     """Refuse networks that are sound each by itself, and do not belong together."""
     unet, vae, clip = parts.unet.config, parts.vae.config, parts.image_encoder.config
     shrinks = 2 ** (len(vae["block_out_channels"]) + len(unet["block_out_channels"]) - 2)
@@ -198,7 +164,7 @@ def _check_fit(folder: Path, parts: Parts) -> None:
             _TIME_IDS * unet["addition_time_embed_dim"],
         ),
         "CLIP input side": (clip.image_size, CLIP_SIDE),
-        f"remainder of {MULTIPLE} by the networks' downscaling of {shrinks}": (MULTIPLE % shrinks, 0),
+        f"remainder of {multiple} by the networks' downscaling of {shrinks}": (multiple % shrinks, 0),
     }
     problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
     if problems:
