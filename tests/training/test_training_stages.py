@@ -144,7 +144,7 @@ def test_saved_stage_opens_as_it_was_and_the_next_goes_on_from_it(folder: Path, 
         assert again[key].item() == pytest.approx(value.item(), abs=2e-4), key
     assert (tmp_path / "semantic" / "mlp.safetensors").is_file()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"unet", "vae", "image_encoder", "scheduler", "feature_extractor", "semantic"}
+    assert names == {"unet", "vae", "image_encoder", "scheduler", "feature_extractor", "semantic", "model_index.json"}
 
 
 def test_validation_and_the_loss_see_what_the_adapter_answers(folder: Path) -> None:
