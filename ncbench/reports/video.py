@@ -19,7 +19,10 @@ from ncbench.files import replacing_file
 Rgb = NDArray[np.uint8]
 
 FORMS = (".mp4", ".gif", ".webm")
-_CODECS: dict[str, tuple[str, dict[str, str]]] = {".mp4": ("libx264", {"crf": "16", "preset": "slow"}), ".webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
+_CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    ".mp4": ("libx264", {"crf": "16", "preset": "slow"}),
+    ".webm": ("libvpx-vp9", {"crf": "24", "b": "0"}),
+}
 _BAR = 24  # pixels above a panel, for its caption
 _GAP = 4
 _WHITE = 255

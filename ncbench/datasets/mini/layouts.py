@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ncbench.datasets.formats.sintel import write_cam, write_dpt, write_flo
 from ncbench.datasets.mini.render import RenderedFrame, render_frame
@@ -34,11 +34,29 @@ class SequenceSettings(Settings):
         name: Folder that the clip is written to.
         kind: Family of scenes, see ``make_scene``.
         seed: Its own seed; without one it follows from the data set's seed and the name.
+        count: So many clips, ``name_000`` and on, with seeds that ascend from ``seed`` where there is one; null for one
+            clip of just that name.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     kind: Kind
     seed: Annotated[int, Field(ge=0)] | None = None
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+    def clips(self) -> list[SequenceSettings]:
+        """List the clips that this stands for, each without ``count``."""
+        if self.count is None:
+            return [self]
+        return [
+            self.model_copy(
+                update={
+                    "name": f"{self.name}_{index:03d}",
+                    "seed": None if self.seed is None else self.seed + index,
+                    "count": None,
+                }
+            )
+            for index in range(self.count)
+        ]
 
 
 class LayoutSettings(Settings):
@@ -57,6 +75,11 @@ class LayoutSettings(Settings):
     height: Annotated[int, Field(ge=8, le=4096)]
     width: Annotated[int, Field(ge=8, le=4096)]
     sequences: Annotated[tuple[SequenceSettings, ...], Field(min_length=1)]
+
+    @field_validator("sequences")
+    @classmethod
+    def _one_entry_a_clip(cls, sequences: tuple[SequenceSettings, ...]) -> tuple[SequenceSettings, ...]:
+        return tuple(clip for sequence in sequences for clip in sequence.clips())
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
