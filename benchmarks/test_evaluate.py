@@ -1,6 +1,10 @@
 """The whole command `ncbench evaluate FOLDER` against decoding its pictures and doing nothing else."""
 
+import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,10 +17,10 @@ from PIL import Image
 from ncbench.cards import DatasetCard
 from ncbench.datasets.prepare import prepare
 from ncbench.datasets.recipe import recipe_for
-from ncbench.evaluators.predictions import FolderOptions
-from ncbench.evaluators.run import evaluate
 
-HEIGHT, WIDTH, SEQUENCES, FRAMES = 480, 640, 4, 60
+HEIGHT, WIDTH, SEQUENCES, FRAMES = 480, 640, 6, 109  # 654 pictures, as NYUv2's test set
+MADE = 16  # different pictures; more would only make the benchmark's own preparation longer
+ROUNDS = 3
 CARD = {
     "name": "stills",
     "version": "1.0.0",
@@ -31,6 +35,12 @@ CARD = {
     "normals": "file",
 }
 PROTOCOL = {"name": "stills", "version": "1.0.0", "title": "Stills", "summary": "", "dataset": "stills"}
+DECODE = """
+import sys, cv2
+cv2.setNumThreads(1)
+for path in sys.stdin.read().split("\\n"):
+    assert cv2.imread(path, cv2.IMREAD_UNCHANGED) is not None
+"""
 
 
 def smooth_normals(rng):
@@ -45,71 +55,103 @@ def smooth_normals(rng):
 def workplace(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
     rng = np.random.default_rng(0)
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    for sequence in range(SEQUENCES):
-        for kind in ("raw/{}/rgb", "raw/{}/normal", "preds/{}"):
-            (root / kind.format(f"s{sequence}")).mkdir(parents=True)
+    made = root / "made"
+    made.mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(made / "rgb.png")
+    for number in range(MADE):
+        truth = smooth_normals(rng)
+        np.save(made / f"{number}.npy", truth)
+        noisy = truth + rng.normal(size=truth.shape).astype(np.float32) * 0.1
+        noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
+        Image.fromarray(np.round((noisy + 1) * 127.5).astype(np.uint8)).save(made / f"{number}.png")
+    for sequence in (f"s{k}" for k in range(SEQUENCES)):
+        for kind in (f"raw/{sequence}/rgb", f"raw/{sequence}/normal", f"preds/{sequence}"):
+            (root / kind).mkdir(parents=True)
         for frame in range(FRAMES):
-            truth, name = smooth_normals(rng), f"{frame:06d}"
-            Image.fromarray(picture).save(root / f"raw/s{sequence}/rgb/{name}.png")
-            np.save(root / f"raw/s{sequence}/normal/{name}.npy", truth)
-            noisy = truth + rng.normal(size=truth.shape).astype(np.float32) * 0.1
-            noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
-            Image.fromarray(np.round((noisy + 1) * 127.5).astype(np.uint8)).save(root / f"preds/s{sequence}/{name}.png")
+            number = (frame + int(sequence[1:])) % MADE
+            (root / f"raw/{sequence}/rgb/{frame:06d}.png").hardlink_to(made / "rgb.png")
+            (root / f"raw/{sequence}/normal/{frame:06d}.npy").hardlink_to(made / f"{number}.npy")
+            # predictions are files of their own, so that each has pages of its own to be read from
+            (root / f"preds/{sequence}/{frame:06d}.png").write_bytes((made / f"{number}.png").read_bytes())
     card = DatasetCard.parse(CARD, "benchmark")
     prepare(recipe_for(card, root / "raw"), root / "stores" / "stills")
     (root / "stills.yaml").write_text(yaml.safe_dump(PROTOCOL))
     return root
 
 
-def run_evaluate(root, jobs, number):
-    options = FolderOptions(axes="opencv", name=f"run{number}")
-    return evaluate(
-        root / "preds",
+def evaluate(root, jobs, name, probe):
+    """Run the command as a user does, from the start of its process to its end; returns its result file."""
+    command = [
+        sys.executable,
+        "-m",
+        "ncbench",
+        "evaluate",
+        str(root / "preds"),
+        "--protocol",
         str(root / "stills.yaml"),
-        stores=root / "stores",
-        predictions=root / "predictions",
-        results=root / "results",
-        options=options,
-        jobs=jobs,
-        on_mistake="off",
-    )
+    ]
+    command += ["--stores", str(root / "stores"), "--results", str(root / "results"), "--axes", "opencv"]
+    subprocess.run([*command, "--name", name, "--jobs", str(jobs), "--probe", probe], check=True, capture_output=True)
+    return json.loads((root / "results" / "stills" / name / "result.json").read_text())
 
 
-def decode_all(root):
-    for path in sorted(Path(root / "preds").glob("*/*.png")):
-        cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+def decode(root, processes):
+    """Decode all pictures in some processes that share nothing."""
+    paths = sorted(str(path) for path in Path(root / "preds").glob("*/*.png"))
+    shares = [paths[k::processes] for k in range(processes)]
+    workers = [subprocess.Popen([sys.executable, "-c", DECODE], stdin=subprocess.PIPE, text=True) for _ in shares]
+    for worker, share in zip(workers, shares, strict=True):
+        worker.stdin.write("\n".join(share))
+        worker.stdin.close()
+    assert [worker.wait() for worker in workers] == [0] * processes
 
 
 def timed(work):
-    """Wall seconds, and CPU seconds of this process and its children."""
-    before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    start = time.perf_counter()
+    """Wall seconds, and CPU seconds of the processes that it starts."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     work()
-    wall = time.perf_counter() - start
-    after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True))
-    return wall, cpu
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_a_folder_of_pictures(workplace, benchmark):
-    """Share of plain decoding, and what two jobs gain; 240 pictures of 480x640."""
-    cv2.setNumThreads(1)
+    """Share of plain decoding, with one job and with two; 654 pictures of 480x640."""
     count = SEQUENCES * FRAMES
-    run_evaluate(workplace, 1, 0)  # kernels compile, files come into the page cache
-    rounds = {"decode": [], "one": [], "two": []}
-    for number in range(1, 6):
-        rounds["decode"].append(timed(lambda: decode_all(workplace)))
-        rounds["one"].append(timed(lambda number=number: run_evaluate(workplace, 1, number)))
-        rounds["two"].append(timed(lambda number=number: run_evaluate(workplace, 2, 100 + number)))
-    benchmark.pedantic(lambda: run_evaluate(workplace, 1, 50), rounds=1)
-    wall = {name: float(np.median([one[0] for one in found])) for name, found in rounds.items()}
-    cpu = {name: float(np.median([one[1] for one in found])) for name, found in rounds.items()}
-    share = {"wall": wall["decode"] / wall["one"], "cpu": cpu["decode"] / cpu["one"]}
-    benchmark.extra_info |= {"pictures": count, "wall": wall, "cpu": cpu, "share_of_decoding": share}
-    benchmark.extra_info["two_jobs_speedup"] = wall["one"] / wall["two"]
-    print(
-        f"\n{count} pictures: decoding alone {count / wall['decode']:.0f} a second, evaluate {count / wall['one']:.0f} "
-        f"({share['wall']:.2f} of decoding; {share['cpu']:.2f} by CPU time), two jobs {count / wall['two']:.0f} "
-        f"({wall['one'] / wall['two']:.2f} times one)"
-    )
+    os.environ["OMP_NUM_THREADS"] = "1"
+    reference = evaluate(workplace, 1, "warm", "stop")  # kernels compile, files come into the page cache
+    found = {}
+
+    def scored(jobs, probe):
+        found[jobs, probe] = evaluate(workplace, jobs, f"run{jobs}{probe}", probe)
+
+    works = {
+        "decode_1": lambda: decode(workplace, 1),
+        "decode_2": lambda: decode(workplace, 2),
+        "evaluate_1": lambda: scored(1, "stop"),
+        "evaluate_2": lambda: scored(2, "stop"),
+        "evaluate_1_no_probe": lambda: scored(1, "off"),
+        "import_1": lambda: subprocess.run([sys.executable, "-c", "import ncbench.evaluators.run"], check=True),
+    }
+    rounds = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            rounds[name].append(timed(work))
+    benchmark.pedantic(lambda: scored(1, "stop"), rounds=1)
+    assert all(result["metrics"] == reference["metrics"] for result in found.values())
+    wall = {name: float(np.median([one[0] for one in times])) for name, times in rounds.items()}
+    cpu = {name: float(np.median([one[1] for one in times])) for name, times in rounds.items()}
+    ratios = {
+        "one_job_to_one_decoder": wall["decode_1"] / wall["evaluate_1"],
+        "two_jobs_to_two_decoders": wall["decode_2"] / wall["evaluate_2"],
+        "one_job_without_probe": wall["decode_1"] / wall["evaluate_1_no_probe"],
+        "cpu_one_job": cpu["decode_1"] / cpu["evaluate_1"],
+        "two_jobs_to_one": wall["evaluate_1"] / wall["evaluate_2"],
+        "two_decoders_to_one": wall["decode_1"] / wall["decode_2"],
+    }
+    benchmark.extra_info |= {"pictures": count, "wall": wall, "cpu": cpu, "ratios": ratios}
+    print()
+    for name in works:
+        rate = "" if name.startswith("import") else f", {count / wall[name]:.0f} pictures a second"
+        print(f"{name:22} {wall[name]:6.2f} s wall, {cpu[name]:6.2f} s CPU{rate}")
+    for name, ratio in ratios.items():
+        print(f"{name:26} {ratio:.2f}")

@@ -29,8 +29,8 @@ class DatasetCard(Settings):
     """``datasets/<name>.yaml``: where a data set comes from and how it becomes a store.
 
     ``axes`` are those of the normals in the source files; null where the reader derives normals from depth. ``frames``
-    is how many the complete set has with these settings; null where it is open-ended or not published. ``fps`` is frames a
-    second of its videos, which some models are told; null where it is not known or there are none.
+    is how many the complete set has with these settings; null where it is open-ended or not published. ``fps`` is
+    frames a second of its videos, which some models are told; null where it is not known or there are none.
     """
 
     name: Name

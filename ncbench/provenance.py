@@ -23,9 +23,12 @@ def code_revision() -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
-    commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
+    status = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if status is None:
+        return {"commit": None, "dirty": None}
+    heads = [line.split()[-1] for line in status.splitlines() if line.startswith("# branch.oid ")]
+    commit = heads[0] if heads and heads[0] != "(initial)" else None
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in status.splitlines())}
 
 
 def machine() -> dict[str, Any]:

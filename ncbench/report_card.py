@@ -30,8 +30,8 @@ class PublishedNumbers(Settings):
         file: CSV in the folder ``reports``: source, table, method, dataset, split, metric, value, note.
         methods: A method's name there -> names of model cards.
         protocols: ``dataset/split`` there -> names of protocols that score the same frames in the same way.
-        tolerances: Metric -> how far a result may be off, before the defaults: 0.1 degrees for mean, median and rmse, 0.2
-            points for ``within_*``.
+        tolerances: Metric -> how far a result may be off, before the defaults: 0.1 degrees for mean, median and rmse,
+            0.2 points for ``within_*``.
     """
 
     file: str = "published.csv"

@@ -33,6 +33,8 @@ from ncbench.cli.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ncbench.reports.layout import Table
+
 app = typer.Typer()
 
 
@@ -178,12 +180,26 @@ def report(
         bool, typer.Option("--show", help="Print the tables of an existing report, build nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no tables.")] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write only figures for print (PDF, SVG, PNG) into this folder.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Write only a side-by-side video of --clip: a .mp4, .webm or .gif file.")
+    ] = None,
+    clip: Annotated[str, typer.Option(help="PROTOCOL/SEQUENCE of the video.")] = "",
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model of the video; may be given again. Default: all.")
+    ] = None,
+    fps: Annotated[float, typer.Option(min=0.1, help="Frames a second of the video.")] = 12.0,
 ) -> None:
     """Build tables (CSV, Parquet, Markdown, LaTeX, HTML) and a page with pictures from results."""
     from ncbench.evaluators.expected import require_ok
     from ncbench.reports.build import build_report, check_report, report_files, report_tables
     from ncbench.reports.render.terminal import print_tables
 
+    if figures or video:
+        _draw(report_tables(card, results), (stores, predictions), figures, video, (clip, tuple(model or ()), fps))
+        return
     tables = report_tables(card, results) if show else build_report(card, results, stores, predictions, to)
     # a log has no width of its own: take what the table needs
     console = Console() if Console().is_terminal else Console(width=200)
@@ -197,6 +213,26 @@ def report(
         _print_checks(table, console)
         if not table.empty:
             require_ok(table)
+
+
+def _draw(
+    tables: list[Table],
+    sources: tuple[Path, Path],
+    figures: Path | None,
+    video: Path | None,
+    clip: tuple[str, tuple[str, ...], float],
+) -> None:
+    """Write figures or a video, and say where."""
+    from ncbench.reports.figures import write_figures
+    from ncbench.reports.side_by_side import write_clip
+
+    if figures:
+        for path in write_figures([table for table in tables if table.results], figures, ["pdf", "svg", "png"]):
+            typer.echo(str(path))
+    if video:
+        name, models, fps = clip
+        count = write_clip(tables, name, video, sources, models, fps)
+        typer.echo(f"{video}: {count} frames")
 
 
 def _print_checks(table: pd.DataFrame, console: Console) -> None:

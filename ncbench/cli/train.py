@@ -28,8 +28,8 @@ class Device(StrEnum):
 
 
 @app.command(
-    epilog="Examples: ncbench train normalcrafter-stage1 --to runs/normalcrafter-stage1 --profile small · "
-    "accelerate launch --num_processes 8 -m ncbench train normalcrafter-stage1 --to runs/normalcrafter-stage1"
+    epilog="Examples: ncbench train normalcrafter-stage1 --to data/training/normalcrafter-stage1 --profile small · "
+    "accelerate launch --num_processes 8 -m ncbench train normalcrafter-stage1 --to data/training/normalcrafter-stage1"
 )
 def train(
     recipe: RecipeName,

@@ -256,6 +256,17 @@ def add_errors(errors: NDArray[np.float64], charge: int, histogram: NDArray[np.i
 
 
 @jit()
+def coarsen(histogram: NDArray[np.int64], coarse: NDArray[np.uint32]) -> None:
+    """Put as many bins of a histogram together as fit ``coarse``; the last coarse bin may hold fewer."""
+    factor = -(-len(histogram) // len(coarse))
+    for k in range(len(coarse)):
+        total = 0
+        for i in range(k * factor, min((k + 1) * factor, len(histogram))):
+            total += histogram[i]
+        coarse[k] = total
+
+
+@jit()
 def bin_of_rank(histogram: NDArray[np.int64], rank: int) -> int:
     """Find the bin that holds the ``rank``-th smallest error, counted from 1."""
     seen = 0

@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ncbench.datasets.formats.normal_maps import ColourArguments
 from ncbench.datasets.store import Store
 from ncbench.errors import ScoreError
 from ncbench.evaluators.flow.base import FlowSource
 from ncbench.evaluators.flow.cache import CachedFlow
 from ncbench.evaluators.flow.registry import choose_flow, load_flow
 from ncbench.evaluators.framing import frame_prediction
-from ncbench.evaluators.predictions import PredictionSource
+from ncbench.evaluators.predictions import Prediction, PredictionSource
 from ncbench.evaluators.view import FloatMap, View, view_of
-from ncbench.protocol_card import ProtocolCard
+from ncbench.protocol_card import Crop, ProtocolCard
 
-_STILLS = 64
-"""Frames of a piece where nothing is carried from one to the next: worth a task, and few enough to share out."""
+_STILLS = 16
+"""Frames of a piece where nothing is carried from one to the next: worth a file of its own when it is done, and few
+enough that no thread waits long for the last one."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ class Examiner:
     source: PredictionSource
     flow_cache: Path | None = None
 
-    def view(self, sequence: str, frame: int, *, whole: bool) -> View:
+    def view(self, sequence: str, frame: int, *, whole: bool, columns: Sequence[str] = ()) -> View:
         """Read the truth of one frame, at its own size.
 
         Args:
             sequence: Name of the clip.
             frame: Frame index.
             whole: Also the picture, depth, flow, camera and the data set's own columns.
+            columns: Names of what else is wanted where not all is.
 
         Returns:
             The view.
@@ -71,7 +74,7 @@ class Examiner:
         frames = self.target.sequences.get(sequence, [])
         place = frames.index(frame) + 1 if frame in frames else len(frames)
         following = frames[place] if place < len(frames) else None
-        return view_of(self.target.read(sequence, frame, None if whole else ()), following)
+        return view_of(self.target.read(sequence, frame, None if whole else columns), following)
 
     def preds(self, view: View, first: View | None, *, raw: bool = False) -> tuple[FloatMap, FloatMap | None]:
         """Read the prediction of one frame and bring it onto the scored pixels.
@@ -88,7 +91,22 @@ class Examiner:
         Raises:
             NcbenchError: There is no prediction, or it does not fit the truth.
         """
-        found = self.source.read(view.sequence, view.frame, self.protocol.task, raw=raw)
+        return self.framed(self.source.read(view.sequence, view.frame, self.protocol.task, raw=raw), view, first)
+
+    def framed(self, found: Prediction, view: View, first: View | None) -> tuple[FloatMap, FloatMap | None]:
+        """Bring a prediction that was read already onto the scored pixels.
+
+        Args:
+            found: What the source gave for the protocol's task.
+            view: As for ``preds``.
+            first: As for ``preds``.
+
+        Returns:
+            As ``preds``.
+
+        Raises:
+            NcbenchError: It does not fit the truth.
+        """
         if self.protocol.task == "depth":
             assert found.depth is not None  # noqa: S101 - read with task depth
             return frame_prediction(found.depth, view, self.protocol), None
@@ -98,6 +116,20 @@ class Examiner:
             normal = _into_camera(normal, view, first)
         framed = frame_prediction(normal, view, self.protocol)
         return framed, found.raw if framed is found.normal else None
+
+    def colours(self, found: Prediction, view: View) -> ColourArguments | None:
+        """Give the colours that a prediction consists of, where they are scored pixel by pixel as they are.
+
+        Args:
+            found: What the source gave.
+            view: The truth at its own size.
+
+        Returns:
+            What ``score_colours`` takes; None where the prediction has to be decoded, turned, cropped or resized first.
+        """
+        rules = self.protocol
+        as_it_is = rules.crop == Crop() and isinstance(rules.resolution, str) and rules.task == "normals"
+        return found.colours(view.size) if as_it_is and self.source.card.space == "camera" else None
 
     def flow_source(self, piece: Piece) -> FlowSource:
         """Choose where motion comes from, as the protocol says.
@@ -123,6 +155,12 @@ class Examiner:
         return CachedFlow(source, self.flow_cache) if source.estimated and self.flow_cache else source
 
 
+def scores_stills(protocol: ProtocolCard) -> bool:
+    """Say whether a protocol scores each picture by itself: nothing is carried from one frame to the next."""
+    carried = protocol.temporal or protocol.slices or protocol.pooling == "sequences" or protocol.task == "depth"
+    return not carried and protocol.space != "first_camera"
+
+
 def plan_pieces(protocol: ProtocolCard, sequences: Mapping[str, Sequence[int]]) -> list[Piece]:
     """Cut a protocol into pieces: whole sequences where something is carried from frame to frame.
 
@@ -133,11 +171,9 @@ def plan_pieces(protocol: ProtocolCard, sequences: Mapping[str, Sequence[int]]) 
     Returns:
         Pieces in order.
     """
-    carried = protocol.temporal or protocol.slices or protocol.pooling == "sequences" or protocol.task == "depth"
-    whole = bool(carried) or protocol.space == "first_camera"
     pieces = []
     for name, frames in sequences.items():
-        step = len(frames) if whole else _STILLS
+        step = _STILLS if scores_stills(protocol) else len(frames)
         for start in range(0, len(frames), step):
             windows = protocol.clips.windows(len(frames)) if protocol.clips else [range(len(frames))]
             some = tuple(frames[start : start + step])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from ncbench.evaluators.angular import AngularState
 from ncbench.evaluators.examiner import Examiner, Piece
 from ncbench.evaluators.scoring import Measures, PieceScores
 from ncbench.evaluators.statistics.units import UnitStatistics
-from ncbench.files import replacing_file
+from ncbench.files import TEMPORARY_SUFFIX, writing
 
 LAYOUT = 1
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -46,7 +47,7 @@ class Parts:
             "layout": LAYOUT,
             "protocol": examiner.protocol.scoring(),
             "data": examiner.target.manifest.digest,
-            "model": {"axes": card.axes, "space": card.space},
+            "model": {"axes": card.axes, "space": card.space, "depth": card.depth},
             **identity,
         }
 
@@ -71,10 +72,15 @@ class Parts:
         """
         if any(row["status"] != "scored" for row in scores.rows):
             return
-        with replacing_file(self._path(piece)) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file, allow_pickle=False, **_to_arrays(scores)
-            )  # short-lived: compressing costs more than it saves
+        path = self._path(piece)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+        # short-lived: compressing costs more than it saves; and not synced: a part that a power cut spoils is damaged,
+        # which its checksums tell
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **_to_arrays(scores))
+            temporary.replace(path)
 
     def clear(self) -> None:
         """Remove the folder: the result holds everything."""

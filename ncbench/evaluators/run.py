@@ -14,9 +14,9 @@ import pandas as pd
 
 from ncbench import catalog
 from ncbench.datasets.store import Store
-from ncbench.engine.local import run
+from ncbench.engine import local, threads
 from ncbench.errors import ScoreError
-from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces
+from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces, scores_stills
 from ncbench.evaluators.framing import frame_view
 from ncbench.evaluators.parts import Parts
 from ncbench.evaluators.predictions import FolderOptions, FolderPredictions, PredictionSource, find_predictions
@@ -36,6 +36,7 @@ MEASURES_FILE = "measures.parquet"
 SLICES_FILE = "slices.parquet"
 UNITS_FILE = "units.npz"
 PARTS_FOLDER = "parts"
+_PROBED = ("depth", "intrinsics", "cam_to_world")  # what framing and the probe look at; decoding pictures takes longest
 Progress = Callable[[int, int], None]
 OnMistake = Literal["stop", "warn", "off"]
 
@@ -56,7 +57,8 @@ def score(
         source: Where predictions come from.
         target: Store of the protocol's data set.
         protocol: What to score, and how.
-        jobs: Worker processes; the scores are the same for any number.
+        jobs: Threads that share still pictures, or processes that share sequences; the scores are the same for any
+            number.
         parts: Finished pieces of an earlier run; None scores all of them.
         flow_cache: Folder that estimated flow is kept in.
         progress: Called with (frames done, frames in all).
@@ -76,7 +78,9 @@ def score(
     frames = sum(len(piece.frames) for piece in pieces)
     done = sum(len(piece.frames) for piece in finished)
     left = [piece for piece in pieces if piece not in finished]
-    for piece, scores in run(functools.partial(score_piece, examiner), left, jobs):
+    # decoding and the kernels of stills run without the interpreter lock; what is carried along a sequence does not
+    share = threads.run if scores_stills(protocol) else local.run
+    for piece, scores in share(functools.partial(score_piece, examiner), left, jobs):
         finished[piece] = scores
         if parts:
             parts.keep(piece, scores)
@@ -86,13 +90,14 @@ def score(
     return gather(protocol, [finished[piece] for piece in pieces])
 
 
-def probe(source: PredictionSource, target: Store, protocol: ProtocolCard) -> Diagnosis:
+def probe(source: PredictionSource, target: Store, protocol: ProtocolCard, *, jobs: int = 1) -> Diagnosis:
     """Look at some frames for wrong axes, encodings, places and orders.
 
     Args:
         source: Where predictions come from.
         target: Store of the protocol's data set.
         protocol: Its frames, crop and resolution, and how clear a mistake must be.
+        jobs: Threads that read; the diagnosis is the same for any number.
 
     Returns:
         The diagnosis.
@@ -106,18 +111,18 @@ def probe(source: PredictionSource, target: Store, protocol: ProtocolCard) -> Di
     sequences = protocol_sequences(protocol, target)
 
     def read(sequence: str, frame: int) -> tuple[FloatMap, FloatMap | None, View]:
-        view = examiner.view(sequence, frame, whole=True)
+        view = examiner.view(sequence, frame, whole=False, columns=_PROBED)
         first = None
         if source.card.space == "first_camera":
-            first = examiner.view(sequence, sequences[sequence][0], whole=True)
+            first = examiner.view(sequence, sequences[sequence][0], whole=False, columns=_PROBED)
         found = source.read(sequence, frame, "normals", raw=True)
         if found.normal is not None and found.normal.shape[:2] == view.size[::-1] != view.size:
             return found.normal, found.raw, view  # lying on its side: the probe says so
-        preds, raw = examiner.preds(view, first, raw=True)
+        preds, raw = examiner.framed(found, view, first)
         return preds, raw, frame_view(view, protocol)
 
     rule = Rule(share=protocol.probe.share, degrees=protocol.probe.degrees)
-    diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule))
+    diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule), jobs=jobs)
     if diagnosis.fix == f"axes: {diagnosis.axes}" and isinstance(source, FolderPredictions):
         return replace(diagnosis, fix=f"--axes {diagnosis.axes}")  # a plain folder has no card to mend
     return diagnosis
@@ -154,7 +159,7 @@ def evaluate(
         predictions: Folder of prediction stores.
         results: Where the result goes.
         options: What is stated about a plain folder: its axes above all.
-        jobs: Worker processes.
+        jobs: As in ``score``.
         on_mistake: What happens where the probe finds that the predictions are read wrongly: ``stop``; ``warn`` scores
             them all the same, and the result says so; ``off`` does not look.
         flow_cache: Folder that estimated flow is kept in; None keeps none.
@@ -180,7 +185,7 @@ def evaluate(
     where = f"{model.name} on {card.name}"
     diagnosis = None
     if card.task == "normals" and on_mistake != "off":
-        diagnosis = probe(source, target, card)
+        diagnosis = probe(source, target, card, jobs=jobs)
         if on_mistake == "stop":
             diagnosis.require(where)
     out = results / card.name / model.name

@@ -5,28 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ncbench.datasets.formats.normal_maps import ColourArguments
 from ncbench.errors import NcbenchError
 from ncbench.evaluators.angular import AngularState
-from ncbench.evaluators.depth.options import DepthOptions
-from ncbench.evaluators.depth.scorer import COLUMNS, DepthScorer
+from ncbench.evaluators.angular_colours import score_colours
 from ncbench.evaluators.examiner import Examiner, Piece
 from ncbench.evaluators.flow.base import FlowSource
-from ncbench.evaluators.flow.rigid import RigidFlow
 from ncbench.evaluators.framing import frame_view
-from ncbench.evaluators.slices.scorer import SliceScorer
-from ncbench.evaluators.slices.standard import named_slices
 from ncbench.evaluators.statistics.units import UnitStatistics
-from ncbench.evaluators.temporal.options import TemporalOptions
-from ncbench.evaluators.temporal.scorer import TemporalScorer
 from ncbench.evaluators.view import FloatMap, View
 from ncbench.protocol_card import ProtocolCard
 
+if TYPE_CHECKING:  # most protocols need none of these, and importing them takes as long as dozens of pictures
+    from ncbench.evaluators.depth.scorer import DepthScorer
+    from ncbench.evaluators.slices.scorer import SliceScorer
+    from ncbench.evaluators.temporal.scorer import TemporalScorer
+
+_TURNED = ("depth", "cam_to_world")  # of models that answer in the first camera's frame; depth guides resizing
 _FAILED = "{} frames could not be read, and nothing is averaged over a part"
 
 
@@ -95,19 +96,22 @@ def _score_normals(examiner: Examiner, piece: Piece) -> PieceScores:
     temporal = _temporal_scorer(examiner, piece)
     windows = [AngularState.empty(protocol.thresholds) for _ in piece.windows]
     total, rows, units = AngularState.empty(protocol.thresholds), [], []
-    for position, frame, answer in _answers(examiner, piece, whole=bool(slices or temporal)):
+    whole = bool(slices or temporal)
+    for position, frame, answer in _answers(examiner, piece, whole=whole, coloured=not whole):
         row: dict[str, Any] = {"sequence": piece.sequence, "frame": frame, "status": "scored", "error": ""}
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
             continue
         preds, view = answer
-        state = AngularState.score(preds, view.normal, view.valid, protocol.thresholds, protocol.invalid_prediction)
+        state = _state(preds, view, protocol)
         rows.append(row | {"pixels": state.count, "invalid": state.invalid} | state.metrics())
         units.append(UnitStatistics.of(piece.sequence, frame, state))
         total += state
         for number, window in enumerate(piece.windows):
             if position in window:
                 windows[number] += state
+        if isinstance(preds, tuple):
+            continue
         if slices:
             slices.add(preds, view)
         if temporal:
@@ -124,8 +128,12 @@ def _score_normals(examiner: Examiner, piece: Piece) -> PieceScores:
 
 
 def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
+    from ncbench.evaluators.depth.options import DepthOptions
+    from ncbench.evaluators.depth.scorer import DepthScorer
+
     protocol = examiner.protocol
     options = DepthOptions.parse(protocol.depth or {}, f"protocol '{protocol.name}', depth")
+    options = options.of_model(examiner.source.card.depth, examiner.source.card.name)
     flow = examiner.flow_source(piece) if "opw" in options.metrics else None
     scorer, rows = DepthScorer(options, flow), []
     for _, frame, answer in _answers(examiner, piece, whole=True):
@@ -133,29 +141,45 @@ def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
             continue
-        scorer.fit(*answer)
-        rows.append(row | {"pixels": int(answer[1].valid.sum()), "invalid": 0})
+        preds, view = answer
+        assert not isinstance(preds, tuple)  # noqa: S101 - colours were not asked for
+        scorer.fit(preds, view)
+        rows.append(row | {"pixels": int(view.valid.sum()), "invalid": 0})
     failed = sum(row["status"] != "scored" for row in rows)
     measures = Measures(missing=dict.fromkeys(options.metrics, _FAILED.format(failed)))
     if not failed:
         for _, _, answer in _answers(examiner, piece, whole=True):
             assert not isinstance(answer, str)  # noqa: S101 - the first pass read the same frames
-            scorer.add(*answer)
+            preds, view = answer
+            assert not isinstance(preds, tuple)  # noqa: S101 - colours were not asked for
+            scorer.add(preds, view)
         measures = _depth_measures(scorer, flow)
     return PieceScores(rows, AngularState.empty(protocol.thresholds), [], None, None, measures)
 
 
+def _state(preds: FloatMap | ColourArguments, view: View, protocol: ProtocolCard) -> AngularState:
+    rules = protocol.thresholds, protocol.invalid_prediction
+    if isinstance(preds, tuple):
+        return score_colours(preds, view.normal, view.valid, *rules)
+    return AngularState.score(preds, view.normal, view.valid, *rules)
+
+
 def _answers(
-    examiner: Examiner, piece: Piece, *, whole: bool
-) -> Iterator[tuple[int, int, tuple[FloatMap, View] | str]]:
-    """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words."""
+    examiner: Examiner, piece: Piece, *, whole: bool, coloured: bool = False
+) -> Iterator[tuple[int, int, tuple[FloatMap | ColourArguments, View] | str]]:
+    """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words.
+
+    With ``coloured``, predictions may come as the colours that they consist of.
+    """
     first: View | None = None
     turned = examiner.source.card.space == "first_camera"
     for position, frame in enumerate(piece.frames):
         try:
-            view = examiner.view(piece.sequence, frame, whole=whole or turned)
+            view = examiner.view(piece.sequence, frame, whole=whole, columns=_TURNED if turned else ())
             first = first or view
-            preds, _ = examiner.preds(view, first)
+            found = examiner.source.read(view.sequence, view.frame, examiner.protocol.task)
+            colours = examiner.colours(found, view) if coloured else None
+            preds = examiner.framed(found, view, first)[0] if colours is None else colours
             yield position, frame, (preds, frame_view(view, examiner.protocol))
         except NcbenchError as error:
             yield position, frame, str(error)
@@ -169,6 +193,9 @@ def slice_scorer(protocol: ProtocolCard) -> SliceScorer | None:
     """
     if not protocol.slices:
         return None
+    from ncbench.evaluators.slices.scorer import SliceScorer
+    from ncbench.evaluators.slices.standard import named_slices
+
     return SliceScorer(named_slices(protocol.slices), protocol.thresholds, protocol.invalid_prediction)
 
 
@@ -176,6 +203,10 @@ def _temporal_scorer(examiner: Examiner, piece: Piece) -> tuple[FlowSource, Temp
     temporal = examiner.protocol.temporal
     if temporal is None:
         return None
+    from ncbench.evaluators.flow.rigid import RigidFlow
+    from ncbench.evaluators.temporal.options import TemporalOptions
+    from ncbench.evaluators.temporal.scorer import TemporalScorer
+
     options = TemporalOptions.parse(temporal.options, f"protocol '{examiner.protocol.name}', temporal options")
     flow = examiner.flow_source(piece)
     return flow, TemporalScorer(options, flow, RigidFlow())
@@ -190,6 +221,8 @@ def _temporal_measures(temporal: tuple[FlowSource, TemporalScorer], failed: int)
 
 
 def _depth_measures(scorer: DepthScorer, flow: FlowSource | None) -> Measures:
+    from ncbench.evaluators.depth.scorer import COLUMNS
+
     reasons: dict[str, str] = {}
     for lack in scorer.missing():
         reasons.setdefault(lack["metric"], f"frame {lack['frame']}: {lack['reason']}")

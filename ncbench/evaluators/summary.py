@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,10 +13,11 @@ from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import AngularState, check_invariants, metric_name
 from ncbench.evaluators.pooling import mean_of
 from ncbench.evaluators.scoring import Measures, PieceScores, slice_scorer
-from ncbench.evaluators.slices.scorer import SliceScorer
-from ncbench.evaluators.statistics.bootstrap import intervals
 from ncbench.evaluators.statistics.units import UnitStatistics
 from ncbench.protocol_card import ProtocolCard
+
+if TYPE_CHECKING:
+    from ncbench.evaluators.slices.scorer import SliceScorer
 
 FRAME_COLUMNS = ("sequence", "frame", "status", "error", "pixels", "invalid")
 MEASURE_COLUMNS = ("sequence", "frame", "other", "metric", "value", "coverage", "pixels")
@@ -184,6 +185,8 @@ def _intervals(scores: Scores) -> dict[str, Any]:
     rules, protocol = scores.protocol.intervals, scores.protocol
     if scores.units is None or rules.resamples == 0:
         return {}
+    from ncbench.evaluators.statistics.bootstrap import intervals  # brings scipy.stats, which is slow to import
+
     table = intervals(
         scores.units,
         protocol.pooling,

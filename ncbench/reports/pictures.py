@@ -45,21 +45,6 @@ def errors_to_rgb(errors: NDArray[np.float64]) -> Rgb:
     return np.where(np.isnan(errors)[..., None], np.uint8(INVALID), bgr[..., ::-1].astype(np.uint8))
 
 
-def error_bar(width: int = 256, height: int = 12) -> Rgb:
-    """Draw the error colours from 0 to the limit, left to right."""
-    ramp = np.linspace(0, ERROR_LIMIT, width)
-    return errors_to_rgb(np.broadcast_to(ramp, (height, width)).copy())
-
-
-def normals_ball(diameter: int = 96) -> Rgb:
-    """Draw a sphere's normals: the legend of ``normals_to_rgb``."""
-    axis = (np.arange(diameter) + 0.5) / diameter * 2 - 1
-    x, y = np.meshgrid(axis, axis)
-    squared = 1 - x * x - y * y
-    ball = np.stack([x, y, -np.sqrt(np.clip(squared, 0, None))], -1).astype(np.float32)
-    return np.where((squared > 0)[..., None], normals_to_rgb(ball), np.uint8(255))
-
-
 def fit_width(picture: Rgb, width: int) -> Rgb:
     """Shrink a picture to at most ``width`` pixels across, keeping its proportions."""
     if picture.shape[1] <= width:

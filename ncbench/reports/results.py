@@ -6,14 +6,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import angular_only, check_invariants
-from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA
+from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA, UNITS_FILE
+from ncbench.evaluators.statistics.units import UnitStatistics
 from ncbench.files import file_sha256
+from ncbench.protocol_card import ClipWindows
+from ncbench.protocol_card import Intervals as DrawnIntervals
+
+FIRST_SCHEMA = 1
 
 
 class ResultModel(BaseModel):
@@ -23,6 +29,7 @@ class ResultModel(BaseModel):
     title: str
     kind: str
     training_sets: list[str]
+    axes: str = ""
 
 
 class ResultProtocol(BaseModel):
@@ -34,11 +41,14 @@ class ResultProtocol(BaseModel):
     sha256: str
     mask: str
     resolution: str
-    pooling: str
+    pooling: Literal["pixels", "frames", "sequences"]
     invalid_prediction: float
     task: str = "normals"
     crop: dict[str, int] = Field(default_factory=dict)
     thresholds: list[float] = Field(default_factory=list)
+    clips: ClipWindows | None = None
+    decimals: int | None = None
+    intervals: DrawnIntervals = DrawnIntervals()
 
 
 class ResultDataset(BaseModel):
@@ -86,9 +96,39 @@ class ProbeRecord(BaseModel):
     fatal: bool = False
 
 
+class Code(BaseModel):
+    """Which code ran; empty where git did not know."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+    def __str__(self) -> str:
+        """Short commit, with ``-dirty`` where files had been changed; empty where it is unknown."""
+        return (self.commit or "")[:12] + ("-dirty" if self.commit and self.dirty else "")
+
+
+class Provenance(BaseModel):
+    """When and by what a result was made."""
+
+    created: str = ""
+    code: Code = Code()
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class Run(BaseModel):
+    """What predicting cost, and where it ran; empty for files that somebody brought."""
+
+    frames_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str = ""
+    precision: str = ""
+    code: Code = Code()
+
+
 class ResultFile(BaseModel):
     """The result JSON; keys that no table needs are not looked at."""
 
+    schema_version: int = Field(alias="schema")
     model: ResultModel
     protocol: ResultProtocol
     dataset: ResultDataset
@@ -99,6 +139,8 @@ class ResultFile(BaseModel):
     temporal: Temporal
     probe: ProbeRecord
     files: dict[str, str]
+    predictions: Run = Run()
+    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True)
@@ -123,6 +165,19 @@ class Result:
         """Name of the protocol."""
         return self.values.protocol.name
 
+    @property
+    def link(self) -> str:
+        """URL of the copy of its JSON within a report's folder."""
+        return quote(f"results/{self.protocol}/{self.model}.json")
+
+    def units(self) -> UnitStatistics:
+        """Read the statistics of every frame.
+
+        Raises:
+            ScoreError: They are missing, or are not those that the result was made with.
+        """
+        return UnitStatistics.load(self._own_file(UNITS_FILE))
+
     def table_key(self) -> tuple[str, str, str, str]:
         """What two results must share to stand in one table: protocol, its hash, the data's digest, and the flow."""
         return self.protocol, self.values.protocol.sha256, self.values.dataset.digest, self.values.temporal.flow
@@ -133,10 +188,13 @@ class Result:
         Raises:
             ScoreError: They are missing, or are not those that the result was made with.
         """
-        path = self.folder / FRAMES_FILE
-        if not path.is_file() or file_sha256(path) != self.values.files.get(FRAMES_FILE):
+        return pd.read_parquet(self._own_file(FRAMES_FILE))
+
+    def _own_file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file() or file_sha256(path) != self.values.files.get(name):
             raise ScoreError(f"{path}: is missing or is not the file that {RESULT_FILE} was made with. Evaluate again.")
-        return pd.read_parquet(path)
+        return path
 
 
 def load_results(folder: Path) -> list[Result]:
@@ -166,11 +224,13 @@ def _load(path: Path) -> Result:
     except (OSError, ValueError) as error:
         raise ScoreError(f"{path}: cannot be read ({error}). Evaluate again.") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
-    if schema != RESULT_SCHEMA:
+    if schema not in (FIRST_SCHEMA, RESULT_SCHEMA):
         raise ScoreError(
-            f"{path}: result schema {schema}, this version reads {RESULT_SCHEMA}. Evaluate again, or update ncbench."
+            f"{path}: result schema {schema}, this version reads {FIRST_SCHEMA} and {RESULT_SCHEMA}. Evaluate again, "
+            "or update ncbench."
         )
     try:
+        raw = _upgraded(raw) if schema == FIRST_SCHEMA else raw
         result = Result(path.parent, ResultFile.model_validate(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -178,6 +238,17 @@ def _load(path: Path) -> Result:
         raise ScoreError(f"{path}: key '{where}': {first['msg']}. Evaluate again.") from error
     _check_consistent(result, path)
     return result
+
+
+def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """Spell a result of the first schema as one of today's: what it did not state stays empty."""
+    values = raw | {"intervals": {}, "temporal": {}, "probe": {"kind": "not_probed"}, "files": {}}
+    protocol = raw.get("protocol")
+    if isinstance(protocol, dict) and isinstance(protocol.get("card"), dict):
+        values["protocol"] = protocol["card"] | protocol
+    if raw.get("status") == "partial" and not (raw.get("counts") or {}).get("failed"):
+        values["status"] = "empty"  # the first schema had no word for truth without a valid pixel
+    return values
 
 
 def _check_consistent(result: Result, path: Path) -> None:

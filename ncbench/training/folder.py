@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ncbench.errors import CardError, StoreError
 from ncbench.files import canonical, file_sha256, write_json, writing
+from ncbench.training.checkpoint import list_checkpoints
 
 RUN = "run.json"
 MODEL = "model"
@@ -52,6 +53,8 @@ def claimed(folder: Path) -> Iterator[None]:
 def check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write down what a run is, or compare with what it was begun as.
 
+    A run that has left neither a checkpoint nor a model, since it stopped before, has nothing that must be kept.
+
     Args:
         folder: The run's folder.
         identity: Everything that the trained parameters depend on, but for the number of steps; plain values.
@@ -61,7 +64,7 @@ def check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     path = folder / RUN
     now = json.loads(canonical(identity))
-    if not path.is_file():
+    if not path.is_file() or not (list_checkpoints(folder / CHECKPOINTS) or (folder / MODEL).is_dir()):
         write_json(path, now)
         return
     before = json.loads(path.read_text(encoding="utf-8"))

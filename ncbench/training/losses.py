@@ -17,6 +17,8 @@ SHORTEST = 1e-3
 
 The gradient of an angle grows as 1 / length; without this limit a single pixel near zero outweighs a whole batch.
 """
+HIGHEST_PSNR = 100.0
+"""Decibels; an infinite one would be taken for a run gone wrong."""
 
 
 def masked_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -156,9 +158,10 @@ def psnr(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> 
         valid: (N, H, W) bool.
 
     Returns:
-        Scalar, decibels; infinite where both are equal.
+        Scalar, decibels; at most ``HIGHEST_PSNR``, which it is where both are equal or nothing is valid.
     """
-    return 10 * torch.log10(4 / distance(predicted.detach(), target, valid, "l2"))
+    ratio = 4 / distance(predicted.detach(), target, valid, "l2")
+    return (10 * torch.log10(ratio)).clamp(max=HIGHEST_PSNR)
 
 
 def mean_angle(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

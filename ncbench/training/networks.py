@@ -48,6 +48,15 @@ _SCHEDULER = {  # of Stable Video Diffusion XT
     "num_train_timesteps": 1000,
 }
 
+_PIPELINE = {  # what diffusers opens the whole folder as; it is also what the published repository says
+    "_class_name": "StableVideoDiffusionPipeline",
+    "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+}
+
 
 def _check_channels(channels: tuple[int, ...]) -> None:
     if not channels or any(count <= 0 or count % _GROUP for count in channels):
@@ -259,9 +268,8 @@ def save_networks(parts: Parts, folder: Path) -> None:
         "image_mean": mean,
         "image_std": std,
     }
-    path = folder / "feature_extractor" / "preprocessor_config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / "feature_extractor" / "preprocessor_config.json", values)
+    _write_json(folder / "model_index.json", _PIPELINE)
 
 
 def shrink_of(vae: AutoencoderKLTemporalDecoder, unet: UNetSpatioTemporalConditionModel | None = None) -> int:
@@ -330,6 +338,11 @@ def _clip_statistics(init: Path | None) -> tuple[list[float], list[float]]:
     if path is None or not path.exists():
         return _CLIP_MEAN, _CLIP_STD
     return clip_statistics(path)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_fit(where: str, parts: Parts) -> None:

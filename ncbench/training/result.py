@@ -65,7 +65,7 @@ def _readme(card: RecipeCard, record: Mapping[str, Any]) -> str:
         "stage": card.stage,
         "steps": f"{record['steps']:,}, {card.global_batch} clips each",
         "weights are": kept,
-        "data": ", ".join(record["data"]),
+        "data": ", ".join(f"{name} (`{digest[:12]}`)" for name, digest in record["data"].items()),
         "started from": record["init"]["name"],
         "last loss": f"{last['loss']:.6g}" if "loss" in last else "-",
         "precision, seed": f"{card.precision}, {card.seed}",
@@ -75,7 +75,8 @@ def _readme(card: RecipeCard, record: Mapping[str, Any]) -> str:
     }
     if "validation_mean" in last:
         where = card.validation.dataset if card.validation else ""
-        rows["validation"] = f"mean angular error {last['validation_mean']:.3f} degrees on clips of {where}"
+        psnr = f", PSNR {last['validation_psnr']:.2f} dB" if "validation_psnr" in last else ""
+        rows["validation"] = f"mean angular error {last['validation_mean']:.3f} degrees{psnr} on clips of {where}"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
         f"# {card.title}\n\n{card.summary}\n\n| | |\n|---|---|\n{table}\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ncbench.loader_card import LoaderCard
 from ncbench.loaders.mixture import ClipRef
 from ncbench.loaders.recipes import open_clips
 from ncbench.recipe_card import Validation
+from ncbench.training.losses import HIGHEST_PSNR
 from ncbench.training.stage import ReconstructionStage, Stage
 
 Picture = NDArray[np.uint8]
@@ -33,11 +35,14 @@ class ClipScore:
     Attributes:
         index: Number of the clip.
         state: Its angular errors.
+        squared: Squared differences, summed over valid pixels and their three values; None where normals are predicted
+            from images, not given back.
         picture: Image, truth and prediction below each other, frames beside each other; None where none was asked for.
     """
 
     index: int
     state: AngularState
+    squared: float | None
     picture: Picture | None
 
 
@@ -98,10 +103,12 @@ class Validator:
             raise ModelError(f"validation: expected normals of shape {tuple(normal.shape)}, got {tuple(answer.shape)}")
         preds, target = _last(answer.float().cpu()), _last(normal)
         state = AngularState.score(preds, target, valid)
+        given_back = isinstance(stage, ReconstructionStage)
+        squared = float(np.square(preds - target, dtype=np.float64)[valid].sum()) if given_back else None
         wanted = index < self._settings.pictures
         name = f"{batch['dataset'][0]}  {batch['sequence'][0]}"
         shown = (_last(images), *(convert_axes(one, self._axes, "opencv") for one in (target, preds)))
-        return ClipScore(index, state, _strip(name, state, shown, valid) if wanted else None)
+        return ClipScore(index, state, squared, _strip(name, state, shown, valid) if wanted else None)
 
 
 def validation_card(settings: Validation, loader: LoaderCard) -> LoaderCard:
@@ -141,14 +148,20 @@ def summary(scores: list[ClipScore]) -> tuple[dict[str, float], Picture | None]:
         scores: In any order.
 
     Returns:
-        Metrics, pooled over pixels, as ``validation_mean`` and so on; and the pictures below each other.
+        Metrics, pooled over pixels, as ``validation_mean`` and so on, with ``validation_psnr`` (decibels, of unit
+        normals, whose values span -1..1) of an autoencoder; and the pictures below each other.
     """
     ordered = sorted(scores, key=lambda score: score.index)
     pooled = AngularState.empty()
     for score in ordered:
         pooled = pooled + score.state
     pictures = [score.picture for score in ordered if score.picture is not None]
-    return _named(pooled.metrics()), _stacked(pictures) if pictures else None
+    values = dict(pooled.metrics())
+    squares = [score.squared for score in ordered if score.squared is not None]
+    if squares:
+        mean = sum(squares) / max(1, 3 * pooled.count)
+        values["psnr"] = HIGHEST_PSNR if mean == 0 else min(HIGHEST_PSNR, 10 * math.log10(4 / mean))
+    return _named(values), _stacked(pictures) if pictures else None
 
 
 def _named(metrics: Mapping[str, float]) -> dict[str, float]:

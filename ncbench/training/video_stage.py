@@ -20,9 +20,25 @@ from ncbench.training.edm import precondition
 from ncbench.training.networks import VideoNetworksDescription, read_networks, save_networks, shrink_of
 from ncbench.training.semantic import SemanticRegularizer, SemanticSettings
 from ncbench.training.stage import Stage
-from ncbench.training.vae import encode_frozen
+from ncbench.training.vae import encode_frozen, full_precision
 
 _NO_NOISE = 0.0  # the third time id: no noise is added to the frames, as in the adapter
+
+
+class ValidationNetworks(Networks):
+    """The adapter's networks within automatic number formats, which leave its conditions in float32."""
+
+    def condition(self, frames: torch.Tensor) -> Conditions:
+        """Encode frames; as ``Networks.condition``.
+
+        Args:
+            frames: (T, 3, H, W) float32 in 0..1.
+
+        Returns:
+            What the U-Net is told of them.
+        """
+        with full_precision(frames.device, needed=True):
+            return super().condition(frames)
 
 
 class VideoStageSettings(Settings):
@@ -100,7 +116,8 @@ class VideoStage(Stage):
             What the U-Net is told of them.
         """
         dtype: torch.dtype = self.unet.network.conv_in.weight.dtype
-        pixels = clip_pixels((images.float() + 1) / 2, *self.image_statistics)
+        with full_precision(images.device, needed=True):  # resizing is a product of matrices, which bf16 would round
+            pixels = clip_pixels((images.float() + 1) / 2, *self.image_statistics)
         weight: torch.Tensor = next(self.image_encoder.parameters())
         embeddings = self.image_encoder(pixels.to(weight.dtype)).image_embeds[:, None]
         return Conditions(embeddings.to(dtype), encode_frozen(self.vae, images)[0].to(dtype))
@@ -151,7 +168,7 @@ class VideoStage(Stage):
             (T, 3, H, W) float32 unit normals.
         """
         parameter = self.unet.network.conv_in.weight
-        networks = Networks(
+        networks = ValidationNetworks(
             self.unet,
             self.vae,
             self.image_encoder,

@@ -1,55 +1,26 @@
-"""Tables and pages: right marks, nothing hidden, markup escaped, equal bytes."""
+"""Results in, tables out: right marks, nothing hidden, contradictions refused, equal bytes."""
 
-import io
 import json
 import re
 import shutil
-import sys
-from html.parser import HTMLParser
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
+from typer.testing import CliRunner
 
 from ncbench import catalog, evaluate
 from ncbench.cards import ReportCard
 from ncbench.errors import CardError, ScoreError, StoreError
 from ncbench.evaluators.statistics.ranks import lower_is_better
 from ncbench.models.run import predict
-from ncbench.reports.build import build_report, check_expected, report_files, report_tables
-from ncbench.reports.pictures import errors_to_rgb, fit_width, normals_to_rgb, png_bytes
-from ncbench.reports.render import to_csv, to_latex, to_markdown
+from ncbench.report_card import PublishedNumbers
+from ncbench.reports.build import build_report, check_report, report_files, report_tables
+from ncbench.reports.columns import label
+from ncbench.reports.overview import build_overview
 from ncbench.reports.results import load_results
-from ncbench.reports.table import build_tables, label
-
-METRICS = {"mean": 10.0, "median": 8.0, "rmse": 12.0, "within_5": 20.0, "within_7_5": 30.0}
-METRICS |= {"within_11_25": 60.0, "within_22_5": 70.0, "within_30": 80.0}
-
-
-def write_result(
-    root, model, *, protocol="p", sha="a" * 64, data="b" * 64, title=None, failed=0, training=(), **metrics
-):
-    counts = {"frames": 4, "scored": 4 - failed, "failed": failed, "pixels": 100, "invalid_predictions": 0}
-    scoring = {"resolution": "native", "mask": "valid", "pooling": "pixels", "invalid_prediction": 90.0}
-    values = {
-        "schema": 2,
-        "model": {"name": model, "title": title or model, "kind": "image", "training_sets": list(training)},
-        "protocol": {"name": protocol, "version": "1.0.0", "title": protocol, "sha256": sha} | scoring,
-        "dataset": {"name": "d", "digest": data},
-        "status": "partial" if failed else "complete",
-        "counts": counts,
-        "metrics": {} if failed else METRICS | metrics,
-        "intervals": {},
-        "temporal": {},
-        "probe": {"kind": "fits"},
-        "files": {},
-    }
-    folder = root / protocol / model
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(values))
-    return folder / "result.json"
+from ncbench.reports.table import build_tables
 
 
 @pytest.fixture
@@ -57,92 +28,157 @@ def card():
     return catalog.load(ReportCard, "main")
 
 
-def test_rows_are_ranked_and_ties_on_the_printed_value_share_the_mark(tmp_path, card):
-    write_result(tmp_path, "a", mean=10.001, rmse=13)
-    write_result(tmp_path, "b", mean=10.004)
-    write_result(tmp_path, "c", mean=11.0, within_5=25.0)
-    (table,) = build_tables(load_results(tmp_path), card)
-    assert [result.model for result in table.results] == ["a", "b", "c"]
-    best = table.best()
-    assert list(best["mean"]) == [True, True, False]
-    assert list(best["within_5"]) == [False, False, True]
-    assert list(table.text()["mean"]) == ["10.00", "10.00", "11.00"]
+@pytest.fixture
+def tables(tmp_path, card):
+    return lambda: build_tables(load_results(tmp_path), card)
 
 
-def test_a_partial_result_is_shown_last_without_numbers_and_with_its_reason(tmp_path, card):
-    write_result(tmp_path, "good")
-    write_result(tmp_path, "bad", failed=3)
-    (table,) = build_tables(load_results(tmp_path), card)
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_rows_are_ranked_and_ties_on_the_printed_value_share_the_mark(write_result, tables):
+    write_result("a", mean=10.001, rmse=13)
+    write_result("b", mean=10.004)
+    write_result("c", mean=11.0, within_5=25.0)
+    write_result("d", mean=12.0)
+    (table,) = tables()
+    assert [result.model for result in table.results] == ["a", "b", "c", "d"]
+    assert list(table.best()["mean"]) == [True, True, False, False]
+    assert list(table.best()["within_5"]) == [False, False, True, False]
+    assert list(table.text()["mean"]) == ["10.00", "10.00", "11.00", "12.00"]
+    # 1, 1, 3 as in sport: two winners leave no second place
+    assert [row.cells[0].place for row in table.rows] == [1, 1, 3, 0]
+
+
+def test_average_rank_by_hand(write_result, tables):
+    # mean, median, <11.25, <22.5, <30: ranks of a 1 2 1 1 1, of b 2 1 1 1 1, of c 3 3 3 1 1
+    write_result("a", mean=10.0, median=8.0)
+    write_result("b", mean=11.0, median=7.0)
+    write_result("c", mean=11.5, median=9.0, within_11_25=50.0)
+    (table,) = tables()
+    index = [column.role for column in table.columns].index("rank")
+    assert [row.cells[index].value for row in table.rows] == [1.2, 1.2, 2.2]
+    assert [row.cells[index].text for row in table.rows] == ["1.2", "1.2", "2.2"]
+
+
+def test_a_partial_result_is_shown_last_without_numbers_and_with_its_reason(write_result, tables):
+    write_result("good")
+    path = write_result("bad", failed=3)
+    pd.DataFrame({"sequence": ["x", "y", "y", "y"], "status": ["scored", *["failed"] * 3]}).to_parquet(
+        path.parent / "frames.parquet"
+    )
+    (table,) = tables()
     assert list(table.text()["mean"]) == ["10.00", "-"]
-    assert table.text()["note"].iloc[1] == "partial: 3 of 4 frames failed"
-    assert "| - |" in to_markdown([table], "t")
+    assert table.text()["note"].iloc[1] == "partial: 3 of 4 frames failed", "an unknown file must not be trusted"
     assert list(table.best()["mean"]) == [True, False]
+    from ncbench.files import file_sha256
+
+    edit(path, files={"frames.parquet": file_sha256(path.parent / "frames.parquet")})
+    assert tables()[0].text()["note"].iloc[1] == "partial: 3 of 4 frames failed (in y)"
 
 
-def test_only_partial_results_still_give_a_table(tmp_path, card):
-    write_result(tmp_path, "bad", failed=4)
-    (table,) = build_tables(load_results(tmp_path), card)
+def test_only_partial_results_still_give_a_table(write_result, tables):
+    write_result("bad", failed=4)
+    (table,) = tables()
     assert list(table.text()["mean"]) == ["-"]
 
 
-def test_different_protocol_hashes_never_share_a_table(tmp_path, card):
-    write_result(tmp_path, "a", sha="a" * 64)
-    write_result(tmp_path, "b", sha="c" * 64)
-    tables = build_tables(load_results(tmp_path), card)
-    assert [table.name for table in tables] == ["p-aaaaaaaa-bbbbbbbb", "p-cccccccc-bbbbbbbb"]
-    assert [len(table.results) for table in tables] == [1, 1]
+def test_different_protocol_hashes_never_share_a_table_and_each_names_the_other(write_result, tables):
+    write_result("a", sha="a" * 64)
+    write_result("b", sha="c" * 64)
+    found = tables()
+    assert [table.name for table in found] == ["p-aaaaaaaa-bbbbbbbb", "p-cccccccc-bbbbbbbb"]
+    assert [len(table.results) for table in found] == [1, 1]
+    assert "1 more results of a protocol called p have another version of the protocol" in found[0].footer
+    assert ": b. Never compare them" in found[0].footer
 
 
-def test_different_versions_of_the_data_never_share_a_table(tmp_path, card):
-    write_result(tmp_path, "a")
-    write_result(tmp_path, "b", data="c" * 64)
-    tables = build_tables(load_results(tmp_path), card)
-    assert [table.name for table in tables] == ["p-aaaaaaaa-bbbbbbbb", "p-aaaaaaaa-cccccccc"]
+def test_different_versions_of_the_data_never_share_a_table(write_result, tables):
+    write_result("a")
+    write_result("b", data="c" * 64)
+    assert [table.name for table in tables()] == ["p-aaaaaaaa-bbbbbbbb", "p-aaaaaaaa-cccccccc"]
 
 
-def test_a_copied_result_never_hides_another(tmp_path):
-    path = write_result(tmp_path, "a")
+def test_different_sources_of_flow_never_share_a_table(write_result, tables):
+    for model, flow in (("a", "gt"), ("b", "dis-medium"), ("c", "gt")):
+        edit(write_result(model), temporal={"flow": flow})
+    found = tables()
+    assert [[one.model for one in table.results] for table in found] == [["b"], ["a", "c"]]
+    assert len({table.name for table in found}) == 2
+    assert "flow gt" in found[1].footer
+
+
+def test_a_copied_result_never_hides_another(write_result, tmp_path):
+    path = write_result("a")
     shutil.copytree(path.parent, path.parent.with_name("a_old"))
     with pytest.raises(ScoreError, match="a_old/result.json: is a result of p/a"):
         load_results(tmp_path)
 
 
-def test_training_on_the_test_set_is_flagged(tmp_path, card):
-    write_result(tmp_path, "a", training=["d"])
-    (table,) = build_tables(load_results(tmp_path), card)
-    assert "trained on this data set" in table.text()["note"].iloc[0]
+def test_training_on_the_test_set_is_flagged(write_result, tables):
+    write_result("a", training=["d"])
+    assert "trained on this data set" in tables()[0].text()["note"].iloc[0]
 
 
-def test_different_sources_of_flow_never_share_a_table(tmp_path, card):
-    for model, flow in (("a", "gt"), ("b", "dis-medium"), ("c", "gt")):
-        path = write_result(tmp_path, model)
-        values = json.loads(path.read_text()) | {"temporal": {"flow": flow}}
-        path.write_text(json.dumps(values))
-    tables = build_tables(load_results(tmp_path), card)
-    assert [[one.model for one in table.results] for table in tables] == [["b"], ["a", "c"]]
-    assert len({table.name for table in tables}) == 2
-    assert "flow gt" in tables[1].footer
+def test_intervals_costs_dates_and_commits_come_from_the_results(write_result, tables):
+    code = {"commit": "c" * 40, "dirty": True}
+    drawn = {"confidence": 90.0, "unit": "sequences", "units": 4, "note": "rough", "metrics": {"mean": [9.5, 10.456]}}
+    edit(
+        write_result("a"),
+        intervals=drawn,
+        predictions={"frames_per_second": 12.34, "peak_memory_bytes": 3 << 30, "device": "cuda: X", "code": {}},
+        provenance={"created": "2026-01-02T03:04:05+00:00", "code": code, "packages": {"ncbench": "9.9"}},
+    )
+    edit(write_result("b"), provenance={"created": "2026-03-04T00:00:00+00:00", "code": {}, "packages": {}})
+    (table,) = tables()
+    cells = {column.key: cell for column, cell in zip(table.columns, table.rows[0].cells, strict=True)}
+    assert cells["interval"].text == "9.50 to 10.46"
+    assert (cells["mean"].low, cells["mean"].high) == (9.5, 10.456)
+    assert (cells["frames_per_second"].text, cells["peak_memory"].text) == ("12.3", "3.00")
+    assert next(column.label for column in table.columns if column.key == "interval") == "90 % interval"
+    assert {cell.link for cell in cells.values()} == {"results/p/a.json"}
+    assert f"Scored 2026-01-02 to 2026-03-04 by ncbench 9.9, commit {'c' * 12}-dirty on cuda: X." in table.notes
 
 
-def test_names_with_markup_are_escaped_everywhere(tmp_path, card):
-    evil = r"<b>x</b> | 100% & $y_1$ *z* \q"
-    write_result(tmp_path, "a", title=evil)
-    tables = build_tables(load_results(tmp_path), card)
-    row = next(line for line in to_markdown(tables, "t").splitlines() if "100%" in line)
-    assert len(re.findall(r"(?<!\\)\|", row)) == len(tables[0].metrics) + 3, "the pipe in the name opened a new cell"
-    assert "<b>" not in row
-    latex = next(line for line in to_latex(tables).splitlines() if "100" in line)
-    assert r"100\% \& \$y\_1\$" in latex
-    assert len(re.findall(r"(?<!\\)&", latex)) == len(tables[0].metrics) + 1
-    frame = pd.read_csv(io.StringIO(to_csv(tables)))
-    assert frame["title"].iloc[0] == evil
-    assert frame["mean"].iloc[0] == 10.0
+def test_results_of_the_first_schema_are_shown_as_such(write_result, tables):
+    path = write_result("old", sha="9" * 64)
+    raw = json.loads(path.read_text())
+    protocol = raw["protocol"]
+    card = {name: protocol.pop(name) for name in ("resolution", "mask", "pooling", "invalid_prediction")}
+    for name in ("intervals", "temporal", "probe", "files"):
+        del raw[name]
+    path.write_text(json.dumps(raw | {"schema": 1, "protocol": protocol | {"card": card}}))
+    write_result("new")
+    old, new = sorted(tables(), key=lambda table: table.results[0].model, reverse=True)
+    assert "result of schema 1" in old.text()["note"].iloc[0]
+    assert old.text()["mean"].iloc[0] == "10.00"
+    assert "schema" not in new.text()["note"].iloc[0]
 
 
-def test_an_unknown_column_is_answered_with_a_near_one(tmp_path, card):
-    write_result(tmp_path, "a")
+def test_an_unknown_column_is_answered_with_a_near_one(write_result, tmp_path, card):
+    write_result("a")
     with pytest.raises(CardError, match="there is no metric 'meen'. Did you mean 'mean'"):
         build_tables(load_results(tmp_path), card.model_copy(update={"columns": ["meen"]}))
+
+
+def test_the_overview_ranks_over_all_and_says_who_was_not_run(write_result, tables, card):
+    for protocol in ("p", "q"):
+        write_result("a", protocol=protocol, mean=10.0)
+        write_result("b", protocol=protocol, mean=11.0)
+    write_result("c", protocol="q", mean=9.0)
+    write_result("d", protocol="p", failed=1)
+    table = build_overview(tables(), card)
+    shown = {row.key: row for row in table.rows}
+    # a wins the mean of p, and is second to c in q; b is second, then third; the other four metrics are equal
+    assert [cell.text for cell in shown["a"].cells] == ["10.00", "1.0", "10.00", "1.2", "1.0"]
+    assert [cell.text for cell in shown["b"].cells] == ["11.00", "1.2", "11.00", "1.4", "1.2"]
+    assert [cell.text for cell in shown["c"].cells] == ["-", "-", "9.00", "1.0", "-"]
+    assert shown["c"].note == "not run on p"
+    assert shown["d"].note == "not run on q; no numbers on p"
+    assert [row.key for row in table.rows][:2] == ["a", "b"]
+    assert shown["a"].cells[0].link == "results/p/a.json"
+    assert build_overview(tables()[:1], card) is None
 
 
 @pytest.mark.parametrize(
@@ -153,22 +189,23 @@ def test_an_unknown_column_is_answered_with_a_near_one(tmp_path, card):
         (lambda v: v | {"counts": v["counts"] | {"failed": 1}}, "are not"),
         (lambda v: v | {"status": "partial"}, "contradicts"),
         (lambda _: [1], "result schema None"),
+        (lambda _: {"schema": 1, "protocol": {"card": [1]}}, "Field required"),
         (lambda v: {k: v[k] for k in v if k != "counts"}, "key 'counts': Field required"),
         (lambda v: v | {"metrics": v["metrics"] | {"mean": "x"}}, "key 'metrics.mean'"),
         (lambda v: v | {"metrics": {"mean": 1.0}}, "metric 'rmse' is missing"),
     ],
 )
-def test_contradicting_results_never_reach_a_table(tmp_path, break_it, words):
-    path = write_result(tmp_path, "a")
+def test_contradicting_results_never_reach_a_table(write_result, tmp_path, break_it, words):
+    path = write_result("a")
     path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
     with pytest.raises(ScoreError, match=words):
         load_results(tmp_path)
 
 
-def test_truncated_and_missing_results(tmp_path):
+def test_truncated_and_missing_results(write_result, tmp_path):
     with pytest.raises(ScoreError, match="ncbench evaluate"):
         load_results(tmp_path)
-    write_result(tmp_path, "a").write_text('{"schema"')
+    write_result("a").write_text('{"schema"')
     with pytest.raises(ScoreError, match="cannot be read"):
         load_results(tmp_path)
 
@@ -178,20 +215,13 @@ def test_directions_and_labels():
     assert label("within_7_5") == "<7.5°"
 
 
-class Sources(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.images, self.cells, self.links = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag == "img":
-            self.images.append(values)
-        if "href" in values:
-            self.links.append(values["href"])
-
-    def handle_data(self, data):
-        self.cells.append(data.strip())
+def test_two_hundred_models_are_all_shown(write_result, tables):
+    for index in range(200):
+        write_result(f"m{index:03d}", mean=10 + (index * 37 % 200) / 100, failed=int(index == 7))
+    (table,) = tables()
+    assert len(table.rows) == 200
+    assert table.values["mean"].dropna().is_monotonic_increasing
+    assert [row.key for row in table.rows][-1] == "m007"
 
 
 @pytest.fixture
@@ -202,40 +232,43 @@ def scored(tiny):
     return tiny
 
 
-def build(folder, name="report"):
+def build(folder, name="report", card="main"):
     data = folder / "data"
-    return build_report("main", data / "results", data / "stores", data / "predictions", folder / name)
+    return build_report(card, data / "results", data / "stores", data / "predictions", folder / name)
 
 
-def test_the_page_shows_every_model_with_pictures_that_exist(scored):
-    tables = build(scored)
-    assert [result.model for result in tables[0].results] == ["depth_oracle", "frontal"]
-    page = Sources()
-    text = (scored / "report" / "index.html").read_text()
-    page.feed(text)
-    assert {"Depth oracle", "Frontal"} <= set(page.cells)
-    assert tables[0].text()["mean"].iloc[0] in page.cells
-    assert not page.links
-    assert "http" not in text
-    # four frames, each with input, truth, and two pictures a model; and two legends
-    assert len(page.images) == 4 * 6 + 2
-    for image in page.images:
-        with Image.open(scored / "report" / image["src"]) as picture:
-            assert (
-                picture.size == (int(image["width"]), int(image["height"]))
-                or "ball" in image["src"]
-                or "bar" in image["src"]
-            )
-        assert image["alt"]
-
-
-def test_two_builds_are_equal_byte_for_byte(scored):
-    build(scored, "one")
+def test_two_builds_are_equal_byte_for_byte_and_links_lead_to_results(scored):
+    tables = build(scored, "one")
     build(scored, "two")
     files = [path.relative_to(scored / "one") for path in (scored / "one").rglob("*") if path.is_file()]
     assert len(files) > 20
     for file in files:
         assert (scored / "one" / file).read_bytes() == (scored / "two" / file).read_bytes(), file
+    links = {cell.link for table in tables for row in table.rows for cell in row.cells if cell.link}
+    assert links == {"results/tiny/frontal.json", "results/tiny/depth_oracle.json"}
+    for link in links:
+        protocol, model = link.removesuffix(".json").split("/")[1:]
+        original = scored / "data" / "results" / protocol / model / "result.json"
+        assert (scored / "one" / link).read_bytes() == original.read_bytes()
+
+
+def test_the_tidy_files_hold_the_results_own_numbers(scored):
+    build(scored)
+    rows = pd.read_parquet(scored / "report" / "report.parquet")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(
+            scored / "report" / "report.csv",
+            keep_default_na=False,
+            na_values={"value": [""], "low": [""], "high": [""], "difference": [""]},
+        ),
+        rows,
+        check_dtype=False,
+    )
+    own = rows[(rows["table"] == "tiny") & (rows["model"] == "frontal")].set_index("metric")["value"]
+    values = json.loads((scored / "data" / "results" / "tiny" / "frontal" / "result.json").read_text())["metrics"]
+    for metric in ("mean", "median", "within_30"):
+        assert own[metric] == values[metric]
+    assert (rows["kind"] == "published").any(), "the papers' tables follow"
 
 
 def test_a_rebuild_replaces_the_folder_and_a_failure_leaves_the_old_one(scored):
@@ -246,7 +279,8 @@ def test_a_rebuild_replaces_the_folder_and_a_failure_leaves_the_old_one(scored):
     (scored / "data" / "results" / "tiny" / "frontal" / "result.json").write_text("{")
     with pytest.raises(ScoreError):
         build(scored)
-    assert len(report_files(scored / "report")) == 4
+    names = ["index.html", "tables.html", "report.md", "report.tex", "report.csv", "report.parquet"]
+    assert [path.name for path in report_files(scored / "report")] == names
     assert not list(scored.glob(".report*"))
 
 
@@ -258,36 +292,24 @@ def test_a_report_never_replaces_somebody_elses_folder(scored):
     assert (scored / "paper" / "thesis.tex").read_text() == "years of work"
 
 
-def test_tables_need_no_store_and_the_page_says_why_there_are_no_pictures(scored):
-    shutil.rmtree(scored / "data" / "predictions" / "tiny" / "frontal")
-    assert len(build(scored)[0].results) == 2
-    page = (scored / "report" / "index.html").read_text()
-    assert "No pictures of Frontal" in page
-    assert "depth_oracle-normals.png" in page
-    (scored / "data" / "stores").unlink()
-    build(scored)
-    assert "No pictures: " in (scored / "report" / "index.html").read_text()
+def test_a_papers_table_stands_without_any_result(tmp_path):
+    tables = build_report("normalcrafter-table-1", tmp_path / "none", tmp_path, tmp_path, tmp_path / "report")
+    assert [table.kind for table in tables] == ["paper"]
+    assert "GeoWizard" in (tmp_path / "report" / "tables.html").read_text()
+    assert not (tmp_path / "report" / "index.html").exists()
+    with pytest.raises(ScoreError, match="ncbench evaluate"):
+        build_report("main", tmp_path / "none", tmp_path, tmp_path, tmp_path / "report")
 
 
-def test_a_pixel_without_an_answer_is_drawn_and_captioned_as_it_is_charged(tiny):
-    (tiny / "models").mkdir()
-    (tiny / "silent.py").write_text(
-        "import numpy as np\nfrom ncbench.models.controls import Frontal\n"
-        "class Silent(Frontal):\n    def predict(self, clip):\n        return super().predict(clip) * np.float32(0)\n"
-    )
-    card = {"name": "silent", "version": "1.0.0", "title": "Silent", "summary": "", "kind": "image", "axes": "opencv"}
-    (tiny / "models" / "silent.yaml").write_text(yaml.safe_dump(card | {"adapter": "silent:Silent"}))
-    sys.path.insert(0, str(tiny))
-    try:
-        predict("silent", "tiny")
-    finally:
-        sys.path.remove(str(tiny))
-    assert evaluate("silent", "tiny").iloc[0]["mean"] == 90.0
-    build(tiny)
-    assert "error, mean 90.0°" in (tiny / "report" / "index.html").read_text()
+def command(*words, code=0):
+    from ncbench.cli import app
+
+    result = CliRunner(env={"COLUMNS": "250", "NO_COLOR": "1"}).invoke(app, list(map(str, words)))
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
 
 
-def test_expected_values_are_checked(scored):
+def test_expected_and_published_values_are_checked(scored):
     results = scored / "data" / "results"
     mean = report_tables("main", results)[0].results[0].values.metrics["mean"]
     path = scored / "evaluators" / "tiny.yaml"
@@ -298,31 +320,57 @@ def test_expected_values_are_checked(scored):
         path.write_text(yaml.safe_dump(base | {"expected": [item]}))
 
     expect("depth_oracle", mean)
-    check_expected(results)
+    assert list(check_report("main", results, "expected")["status"]) == ["ok"]
+    assert "± 0.01" in command("report", "--show", "--check", "expected")
     expect("depth_oracle", mean + 1)
-    with pytest.raises(ScoreError, match="depth_oracle mean is"):
-        check_expected(results)
+    assert "depth_oracle mean is" in command("report", "--show", "--check", "expected", code=6)
     expect("blur", 1.0)
-    with pytest.raises(ScoreError, match="blur has no complete result"):
-        check_expected(results)
+    assert "blur has no complete result" in command("report", "--show", "--check", "expected", code=6)
+
+    # a paper that reports 0.1 degrees less than we find, and an accuracy far off
+    (scored / "reports").mkdir(exist_ok=True)
+    within = json.loads((results / "tiny" / "depth_oracle" / "result.json").read_text())["metrics"]["within_30"]
+    lines = ["source,table,method,dataset,split,metric,value,note"]
+    lines += [
+        f"Paper,Table 9,Oracle,tiny,all,mean,{mean - 0.09:.3f},",
+        f"Paper,Table 9,Oracle,tiny,all,within_30,{within - 1:.1f},",
+    ]
+    (scored / "reports" / "published.csv").write_text("\n".join(lines) + "\n")
+    mapping = {"methods": {"Oracle": ["depth_oracle"]}, "protocols": {"tiny/all": ["tiny"]}}
+    own = {"name": "mine", "title": "Mine", "summary": "", "columns": ["mean", "within_30"], "sort_by": "mean"}
+    (scored / "reports" / "mine.yaml").write_text(yaml.safe_dump(own | {"published": mapping}))
+    expect("frontal", 0.0)
+    table = check_report("mine", results, "published").set_index(["model", "metric"])
+    assert table["status"].to_dict() == {
+        ("frontal", "mean"): "off",
+        ("depth_oracle", "mean"): "ok",
+        ("depth_oracle", "within_30"): "off",
+    }
+    assert table.loc[("depth_oracle", "within_30"), "difference"] == pytest.approx(1.0, abs=0.06)
+    output = command("report", "--show", "--card", "mine", "--check", "published", code=6)
+    assert "Oracle (Paper, Table 9)" in output
+    assert "(+0.090)" in output, "printed with the decimals of the published number"
+    assert "depth_oracle within_30 is" in output
 
 
-def test_normals_are_coloured_as_papers_do():
-    right, up, camera = [1, 0, 0], [0, -1, 0], [0, 0, -1]
-    colours = normals_to_rgb(np.array([[right, up, camera, [0, 0, 0]]], np.float32))[0]
-    np.testing.assert_array_equal(colours, [[255, 128, 128], [128, 255, 128], [128, 128, 255], [200, 200, 200]])
+def test_nothing_published_is_said_and_passes(scored):
+    (scored / "evaluators" / "tiny.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load((scored / "evaluators" / "tiny.yaml").read_text()) | {"expected": []})
+    )
+    assert "No expected or published value" in command("report", "--show", "--check", "published")
 
 
-def test_error_colours_grow_brighter_and_stop_at_the_limit():
-    row = errors_to_rgb(np.array([[0.0, 20.0, 40.0, 60.0, 180.0, np.nan]]))[0].astype(int)
-    brightness = row.sum(1)
-    assert (np.diff(brightness[:4]) > 0).all()
-    np.testing.assert_array_equal(row[3], row[4])
-    np.testing.assert_array_equal(row[5], [200, 200, 200])
-
-
-def test_pictures_shrink_but_never_grow():
-    assert fit_width(np.zeros((50, 100, 3), np.uint8), 40).shape == (20, 40, 3)
-    small = np.zeros((5, 10, 3), np.uint8)
-    assert fit_width(small, 40) is small
-    assert png_bytes(small) == png_bytes(small.copy())
+def test_the_guides_card_and_code_work(scored):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reports.md").read_text()
+    blocks = re.findall(r"```(yaml|python)\n(.*?)```", text, re.DOTALL)
+    (scored / "reports").mkdir(exist_ok=True)
+    (scored / "reports" / "main.yaml").write_text((catalog.shipped_root() / "reports" / "main.yaml").read_text())
+    card = next(block for kind, block in blocks if kind == "yaml" and "# reports/mine.yaml" in block)
+    (scored / "reports" / "mine.yaml").write_text(card)
+    assert "My models" in yaml.safe_load(card)["title"]
+    assert [table.kind for table in report_tables("mine", scored / "data" / "results")] == ["protocol"]
+    names = {}
+    exec(next(block for kind, block in blocks if kind == "python"), names)  # noqa: S102 - the guide's own words
+    assert names["tables"][0].name == "tiny"
+    mapping = yaml.safe_load(next(block for kind, block in blocks if block.startswith("published:")))
+    PublishedNumbers.parse(mapping["published"], "docs/reports.md")

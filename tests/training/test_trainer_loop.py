@@ -146,6 +146,9 @@ def test_the_result_says_how_it_came_to_be_and_a_finished_run_is_not_repeated(li
     record = json.loads((folder / "provenance.json").read_text())
     store = open_store(f"{STORES}/tiny")
     assert record["data"] == {"tiny": store.manifest.digest}
+    readme = (folder / "README.md").read_text()
+    assert f"tiny (`{store.manifest.digest[:12]}`)" in readme
+    assert record["code"]["commit"] in readme
     assert (record["steps"], record["seed"], record["world"], record["device"]) == (6, 0, 1, "CPU")
     assert record["last"]["loss"] == losses(linear / "run")[-1]
     assert record["versions"]["torch"] == torch.__version__
@@ -189,6 +192,16 @@ def test_a_changed_recipe_or_data_is_refused_on_resume_with_what_differs(linear)
     with pytest.raises(CardError, match=r"loader.flip was 0\.0, is now 0\.5"):
         run(linear / "run", "steps=8", "loader_settings.flip=0.5")
     assert run(linear / "run", "steps=5", "checkpoint.keep=1", "log_every=2", "title=Other")
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_may_begin_anew_with_other_settings(linear):
+    (linear / "empty").mkdir()
+    with pytest.raises(FileNotFoundError):  # of weights: the settings are to blame
+        run(linear / "run", "steps=4", init=linear / "empty")
+    folder, _ = run(linear / "run", "steps=4", "optimizer.lr=0.02")
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["optimizer"]["lr"] == 0.02
+    with pytest.raises(CardError, match=r"optimizer.lr was 0\.02"):
+        run(linear / "run", "steps=5")
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf"])

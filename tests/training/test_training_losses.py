@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from skimage.metrics import peak_signal_noise_ratio
 
 from ncbench.training.losses import (
+    HIGHEST_PSNR,
     SHORTEST,
     angles,
     angular_loss,
@@ -151,6 +152,13 @@ def test_nothing_valid_costs_nothing_and_has_a_gradient(name: str) -> None:
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(a.grad, torch.zeros_like(a))
+
+
+def test_psnr_is_a_number_where_nothing_differs_or_nothing_is_valid() -> None:
+    """An infinite one would end a run as a gradient that is no number does."""
+    a = torch.rand(1, 3, 2, 2)
+    for other, valid in ((a, torch.ones(1, 2, 2).bool()), (a + 1, torch.zeros(1, 2, 2).bool())):
+        assert psnr(a, other, valid).item() == HIGHEST_PSNR
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
@@ -314,6 +314,11 @@ def test_saved_networks_open_in_diffusers_and_in_the_adapter(folder: Path) -> No
         for key, value in mine.state_dict().items():
             assert torch.equal(value, theirs[key])
             assert torch.equal(value, again.state_dict()[key])
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    assert torch.equal(pipeline.unet.conv_in.weight, parts.unet.conv_in.weight)
+    assert torch.equal(pipeline.vae.encoder.conv_in.weight, parts.vae.encoder.conv_in.weight)
+    extractor = pipeline.feature_extractor
+    assert (list(extractor.image_mean), list(extractor.image_std)) == parts.image_statistics
     adapter = load_networks(Runtime(weights=folder))
     assert adapter.step == OneStep.of(parts.scheduler)
     assert adapter.step.sigma == 700

@@ -162,6 +162,23 @@ def test_validation_and_the_loss_see_what_the_adapter_answers(folder: Path) -> N
     assert cost(stage, batch)["angle"].item() == pytest.approx(angle, abs=1e-2)
 
 
+def test_shorter_number_formats_leave_the_conditions_those_of_the_adapter(folder: Path) -> None:
+    stage = loaded(PixelStage, {}, folder)
+    images = make_batch(1, 2, 64, 64)["image"][0]
+    conditions, clip, latents = stage.condition(images), [], []
+    stage.image_encoder.register_forward_pre_hook(lambda _, args: clip.append(args[0]))
+    stage.unet.network.conv_in.register_forward_pre_hook(lambda _, args: latents.append(args[0][:, 4:]))
+    stage.condition(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = stage.condition(images)
+        stage.predict(images)
+    for pixels in clip[1:]:
+        torch.testing.assert_close(pixels, clip[0], rtol=1e-5, atol=1e-5)
+    assert len(clip) == 3
+    for found in (again.latents, latents[0]):
+        torch.testing.assert_close(found, conditions.latents, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["latent", "pixel", "image"])
 def test_memory_savings_change_no_gradient(name: str) -> None:
     kind, settings = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ from ncbench.geometry.axes import axes_matrix
 from ncbench.jit import jit
 from ncbench.settings import Settings
 
+ColourArguments = tuple[NDArray[Any], float, NDArray[Any], BoolMap, float, NDArray[np.float64]]
+"""Colours, scale, marks, allowed, min_norm and factors of ``take_colours``."""
+
 _NORMAL_CHANNELS = (("R", "G", "B"), ("X", "Y", "Z"))
 _LENGTH_SLACK = 0.05
 _SAMPLE = 1 << 13  # pixels
+_BLOCK = 1024  # pixels whose vectors stay in the nearest cache
 
 
 class InvalidRule(Settings):
@@ -44,15 +48,18 @@ class StoredNormals:
 
     Attributes:
         path: Where it comes from.
-        vectors: (H, W, 3) float32, of any length, NaN and infinity included.
-        unmarked: (H, W) bool, False where a colour or alpha says that there is no normal.
+        vectors: (H, W, 3) float32, of any length, NaN and infinity included; or, with ``marks``, uint8 or uint16
+            colours c that mean 2 c / max - 1.
+        unmarked: (H, W) bool, False where a mask or alpha says that there is no normal.
         min_norm: A shorter vector is no normal.
+        marks: (K, 3) colours of the same type that mean "none"; None where ``vectors`` are vectors.
     """
 
     path: Path
-    vectors: FloatMap
+    vectors: NDArray[Any]
     unmarked: BoolMap
     min_norm: float
+    marks: NDArray[Any] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,7 +74,7 @@ class StoredNormals:
             (H, W, 3) float32, neither rotated nor normalised, 0 where invalid; (H, W) bool, True where there is a
             normal.
         """
-        return _take_vectors(self.vectors, self.unmarked, self.min_norm, np.ones(3), unit=False)
+        return self._taken(self.unmarked, np.ones(3), unit=False)
 
     def unit(
         self, axes: str, signs: tuple[int, int, int] = (1, 1, 1), keep: BoolMap | None = None
@@ -87,7 +94,16 @@ class StoredNormals:
         """
         factors = np.diag(axes_matrix(axes, "opencv")) * np.array(signs, dtype=np.float64)
         allowed = self.unmarked if keep is None else self.unmarked & keep
-        return _take_vectors(self.vectors, allowed, self.min_norm, factors, unit=True)
+        return self._taken(allowed, factors, unit=True)
+
+    def colours(self, axes: str) -> ColourArguments | None:
+        """Give what ``take_colours`` makes the normals of ``unit(axes)`` of; None where no colours are stored.
+
+        Raises:
+            CardError: The axes are unknown.
+        """
+        factors = np.ascontiguousarray(np.diag(axes_matrix(axes, "opencv")), dtype=np.float64)
+        return None if self.marks is None else self._flat(self.unmarked, factors)
 
     def check_lengths(self) -> None:
         """Refuse true normals that are none: an 8-bit map is off by under 0.01, a resized one by more at edges alone.
@@ -97,13 +113,8 @@ class StoredNormals:
         """
         # a wrong encoding shows everywhere: an even sample tells as much as all pixels
         step = max(1, math.isqrt(self.unmarked.size // _SAMPLE))
-        sample, valid = _take_vectors(
-            np.ascontiguousarray(self.vectors[::step, ::step]),
-            np.ascontiguousarray(self.unmarked[::step, ::step]),
-            self.min_norm,
-            np.ones(3),
-            unit=False,
-        )
+        thinned = replace(self, vectors=self.vectors[::step, ::step], unmarked=self.unmarked[::step, ::step])
+        sample, valid = thinned.as_stored()
         if not valid.any():
             return
         length = np.sqrt(np.einsum("...i,...i", sample, sample, dtype=np.float64))
@@ -111,6 +122,20 @@ class StoredNormals:
         if off > _LENGTH_SLACK:
             problem = f"expected unit normals, found lengths that are off 1 by {off:.3g} (median)"
             raise SourceError.at(self.path, problem, "Check how the file encodes its normals")
+
+    def _taken(self, allowed: BoolMap, factors: NDArray[np.float64], *, unit: bool) -> tuple[FloatMap, BoolMap]:
+        if self.marks is None:
+            return _take_vectors(self.vectors, allowed, self.min_norm, factors, unit=unit)
+        taken, valid = np.empty(self.vectors.shape, dtype=np.float32), np.empty(allowed.shape, dtype=np.bool_)
+        take_colours(*self._flat(allowed, factors), unit, taken.reshape(-1), valid.reshape(-1))
+        return taken, valid
+
+    def _flat(self, allowed: BoolMap, factors: NDArray[np.float64]) -> ColourArguments:
+        """Give the kernel's first arguments."""
+        assert self.marks is not None  # noqa: S101 - asked for colours alone
+        colours = np.ascontiguousarray(self.vectors).reshape(-1)
+        kept = np.ascontiguousarray(allowed).reshape(-1)
+        return colours, 2 / np.iinfo(colours.dtype).max, self.marks, kept, self.min_norm, factors
 
 
 def open_normals(path: Path, *, key: str | None = None, invalid: InvalidRule | None = None) -> StoredNormals:
@@ -133,7 +158,7 @@ def open_normals(path: Path, *, key: str | None = None, invalid: InvalidRule | N
     rule = invalid or InvalidRule()
     suffix = path.suffix.lower()
     if suffix == ".png":
-        return StoredNormals(path, *_decode_colours(read_png(path), rule, path), rule.min_norm)
+        return _colours(read_png(path), rule, path)
     if suffix in {".npy", ".npz"}:
         vectors = _channels_last(read_array(path, key), path)
     elif suffix == ".exr":
@@ -200,31 +225,66 @@ def _take(
         valid[i] = usable
 
 
-def _decode_colours(pixels: NDArray[Any], rule: InvalidRule, path: Path) -> tuple[FloatMap, BoolMap]:
-    """Turn colours into vectors, and tell which pixels no colour marks as empty."""
+def _colours(pixels: NDArray[Any], rule: InvalidRule, path: Path) -> StoredNormals:
+    """Tell what the pixels of a PNG mean."""
     if pixels.ndim != 3:
         problem = f"expected red, green and blue, found a grey picture of shape {pixels.shape}"
         raise SourceError.at(path, problem, "Check that this is a normal map")
     highest = int(np.iinfo(pixels.dtype).max)
     middle = (highest + 1) // 2
     colours = rule.colours if rule.colours is not None else ((0, 0, 0), (middle, middle, middle))
-    rgb = pixels[:, :, :3]
-    unmarked = np.ones(rgb.shape[:2], dtype=np.bool_) if pixels.shape[2] == 3 else pixels[:, :, 3] > 0
-    vectors = np.empty(rgb.shape, dtype=np.float32)
-    marks = np.array(colours, dtype=np.int64).reshape(-1, 3)
-    _decode(np.ascontiguousarray(rgb).reshape(-1), float(highest), marks, vectors.reshape(-1), unmarked.reshape(-1))
-    return vectors, unmarked
+    possible = [colour for colour in colours if max(colour) <= highest]  # a rule may name those of both bit depths
+    marks = np.array(possible, dtype=pixels.dtype).reshape(-1, 3)
+    unmarked = np.ones(pixels.shape[:2], dtype=np.bool_) if pixels.shape[2] == 3 else pixels[:, :, 3] > 0
+    return StoredNormals(path, pixels[:, :, :3], unmarked, rule.min_norm, marks)
 
 
 @jit()
-def _decode(rgb: NDArray[Any], highest: float, marks: NDArray[np.int64], vectors: FloatMap, unmarked: BoolMap) -> None:
-    """Fill ``vectors`` with c / highest * 2 - 1, and clear ``unmarked`` where a pixel has one of the marks."""
-    for i in range(len(rgb)):
-        vectors[i] = np.float64(rgb[i]) / highest * 2 - 1
-    for k in range(len(marks)):
-        red, green, blue = marks[k, 0], marks[k, 1], marks[k, 2]
-        for i in range(len(unmarked)):
-            unmarked[i] &= (rgb[3 * i] != red) | (rgb[3 * i + 1] != green) | (rgb[3 * i + 2] != blue)
+def take_colours(
+    colours: NDArray[Any],
+    scale: float,
+    marks: NDArray[Any],
+    allowed: BoolMap,
+    min_norm: float,
+    factors: NDArray[np.float64],
+    unit: bool,
+    taken: FloatMap,
+    valid: BoolMap,
+) -> None:
+    """Do what ``_take`` does with the vectors that colours mean, block by block, so that they never reach memory.
+
+    Args:
+        colours: (3 N,) uint8 or uint16.
+        scale: Two over the largest colour.
+        marks: (K, 3) of the same type, colours that mean "none".
+        allowed: (N,) False where there is to be no normal.
+        min_norm: A shorter vector is no normal.
+        factors: (3,) what x, y and z are multiplied with.
+        unit: Whether to bring the vectors to unit length.
+        taken: (3 N,) filled with the normals, zero where there is none.
+        valid: (N,) filled with whether there is one.
+    """
+    vectors, unmarked = np.empty(3 * _BLOCK, np.float32), np.empty(_BLOCK, np.bool_)
+    for start in range(0, len(valid), _BLOCK):
+        stop = min(start + _BLOCK, len(valid))
+        count, block = stop - start, colours[3 * start : 3 * stop]
+        for i in range(3 * count):
+            # rounds to the same float32 as c / max * 2 - 1 for every colour of 8 and of 16 bits, without a division
+            vectors[i] = np.float64(np.int32(block[i])) * scale - 1
+        unmarked[:count] = allowed[start:stop]
+        for k in range(len(marks)):
+            red, green, blue = marks[k, 0], marks[k, 1], marks[k, 2]
+            for i in range(count):
+                unmarked[i] &= (block[3 * i] != red) | (block[3 * i + 1] != green) | (block[3 * i + 2] != blue)
+        _take(
+            vectors[: 3 * count],
+            unmarked[:count],
+            min_norm,
+            factors,
+            unit,
+            taken[3 * start : 3 * stop],
+            valid[start:stop],
+        )
 
 
 def _channels_last(values: NDArray[Any], path: Path) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from ncbench.evaluators.probe.colours import CODINGS, Coding, certain_coding, decode, offset, solutions
 from ncbench.evaluators.probe.grid import LAYOUTS
@@ -133,6 +132,8 @@ def _beyond_bias(rotations: Doubles, reading: Doubles) -> bool:
     """
     if np.linalg.det(reading) < 0:
         return True
+    from scipy.spatial.transform import Rotation  # asked for where poses are known, and slow to import
+
     turns = Rotation.from_matrix(rotations)
     away = np.degrees((turns.inv() * Rotation.from_matrix(reading)).magnitude())
     spread = np.degrees((turns * turns[0].inv()).magnitude())

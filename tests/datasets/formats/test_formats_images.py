@@ -278,3 +278,14 @@ def test_image_size_needs_only_the_beginning():
     stream = io.BytesIO()
     Image.fromarray(np.zeros((300, 200, 3), np.uint8)).save(stream, "PNG")
     assert image_size(stream.getvalue()[:64]) == (300, 200)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_every_colour_means_what_the_formula_says(tmp_path, bits):
+    codes = np.arange(2**bits).reshape(-1, 64)
+    pixels = np.stack([codes, codes[::-1], codes[:, ::-1]], -1).astype(f"uint{bits}")
+    save_png16(tmp_path / "a.png", pixels)  # OpenCV keeps either depth
+    normal, valid = read_normal_file(tmp_path / "a.png", invalid=InvalidRule(colours=(), min_norm=0))
+    highest = 2**bits - 1
+    np.testing.assert_array_equal(normal, (pixels.astype(np.float64) / highest * 2 - 1).astype(np.float32))
+    assert valid.all()
