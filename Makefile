@@ -33,7 +33,7 @@ $(KERNELS): $(shell grep -rl --include=*.py ncbench.jit ncbench) | $(INSTALLED)
 
 repro: $(INSTALLED) $(KERNELS)  ## Fetch, prepare, predict, evaluate and report, as DVC stages; prints the table
 	@dvc repro
-	@ncbench report --show --check
+	@ncbench report --show --check expected
 
 test: $(INSTALLED) $(KERNELS)  ## Run the tests with coverage, a file at a time on every core
 	@OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --cov --cov-report=term:skip-covered
