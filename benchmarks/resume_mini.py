@@ -73,8 +73,8 @@ def _draw(whole: dict[int, float], resumed: dict[int, float], lost: Sequence[dic
     mpl.rcParams["font.size"] = 9
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(whole.keys(), whole.values(), color="#9bbce0", linewidth=4, label="undisturbed")
-    axes.plot(resumed.keys(), resumed.values(), color="#1f3a5f", linewidth=1, label="killed twice and resumed")
+    axes.plot(list(whole), list(whole.values()), color="#9bbce0", linewidth=4, label="undisturbed")
+    axes.plot(list(resumed), list(resumed.values()), color="#1f3a5f", linewidth=1, label="killed twice and resumed")
     for index, trace in enumerate(lost):
         last = max(trace)
         axes.axvline(last, color="#b03a2e", linestyle=":", linewidth=1.2, label=None if index else "killed here")

@@ -46,6 +46,7 @@ def take(folder: Path, to: Path) -> None:
             page.emulate_media(color_scheme="dark" if name == "dark" else "light")
             section = ready(page, folder)
             page.screenshot(path=to / f"report-{name}.png")
+            page.add_style_tag(content=".protocols { position: static; }")  # it would lie over the pictures
             if name != "phone":
                 section.locator("[data-role='viewer']").screenshot(path=to / f"report-viewer-{name}.png")
                 section.locator(".cards").screenshot(path=to / f"report-plots-{name}.png")

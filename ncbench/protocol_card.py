@@ -15,7 +15,7 @@ _PROSE = {"title", "summary", "expected"}
 
 
 class Expected(Settings):
-    """A value that a result must reach, checked by ``ncbench report --check``.
+    """A value that a result must reach, checked by ``ncbench report --check expected``.
 
     Attributes:
         model: Name of a model card.
@@ -192,7 +192,7 @@ class ProtocolCard(Settings):
         slices: Names of the slices that errors are split by (``ncbench.evaluators.slices``).
         intervals: How confidence intervals are drawn.
         probe: When scoring stops because the predictions are read wrongly.
-        expected: Values that ``ncbench report --check`` compares results with.
+        expected: Values that ``ncbench report --check expected`` compares results with.
     """
 
     name: Name

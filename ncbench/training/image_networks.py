@@ -10,9 +10,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from pydantic import Field
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ncbench.models.adapters.hub_layout import no_progress_bar
 from ncbench.settings import Settings
 from ncbench.training.networks import drawn_from
 
@@ -75,8 +75,11 @@ def write_image_networks(described: ImageNetworksDescription, folder: Path, seed
         text = CLIPTextModel(_text_config(described.token))
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
-    with no_progress_bar():
-        text.save_pretrained(folder / "text_encoder")
+    encoder = folder / "text_encoder"
+    encoder.mkdir(parents=True, exist_ok=True)
+    # not by save_pretrained, which writes in the first of several processes alone, and each has a folder of its own
+    text.config.to_json_file(encoder / "config.json", use_diff=False)
+    save_file(text.state_dict(), encoder / "model.safetensors", metadata={"format": "pt"})
     DDIMScheduler(  # of Stable Diffusion 2
         beta_start=0.00085,
         beta_end=0.012,

@@ -282,6 +282,14 @@ def test_image_stage_is_what_the_adapter_opens_and_predicts(tmp_path: Path) -> N
     assert stage.predict(batch["image"][0][:, :, :21, :30]).shape == (2, 3, 21, 30)
 
 
+def test_image_networks_from_scratch_are_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = loaded(ImageE2EStage, {"networks": {}})
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 1)
+    second = loaded(ImageE2EStage, {"networks": {}})
+    assert torch.equal(first.prompt, second.prompt)
+
+
 @pytest.mark.parametrize("kind", [AutoencoderStage, DecoderStage, LatentStage, PixelStage, ImageE2EStage])
 def test_wrong_settings_and_folders_are_named(kind: type[Stage], tmp_path: Path) -> None:
     with pytest.raises(CardError, match=f"stage {kind.__name__}, settings: unknown key 'networkss'.*networks"):

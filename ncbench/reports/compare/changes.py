@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ncbench.errors import ScoreError
-from ncbench.evaluators.run import RESULT_FILE, UNITS_FILE
 from ncbench.evaluators.statistics.paired import compare
 from ncbench.evaluators.statistics.ranks import lower_is_better
 from ncbench.evaluators.statistics.units import UnitStatistics
-from ncbench.files import file_sha256
-from ncbench.protocol_card import ProtocolCard
 from ncbench.reports.results import Result, load_results
 
 State = Literal["same", "changed", "new", "removed", "not comparable"]
@@ -182,7 +178,7 @@ def _intervals(old: Result, new: Result) -> tuple[Mapping[str, tuple[float, floa
     if old.values.metrics == new.values.metrics:
         return {}, ""
     sides = [_units(result) for result in (new, old)]
-    protocol = _protocol(new)
+    protocol = new.values.protocol
     rules = protocol.intervals
     if sides[0] is None or sides[1] is None or rules.resamples == 0:
         return {}, ""
@@ -212,25 +208,11 @@ def _intervals(old: Result, new: Result) -> tuple[Mapping[str, tuple[float, floa
 
 
 def _units(result: Result) -> UnitStatistics | None:
-    path = result.folder / UNITS_FILE
-    if not path.is_file() or file_sha256(path) != result.values.files.get(UNITS_FILE):
+    try:
+        return result.units()
+    except ScoreError:
         return None
-    return UnitStatistics.load(path)
 
 
-def _protocol(result: Result) -> ProtocolCard:
-    """Make the protocol from the result itself: the card of that name may have changed since."""
-    raw: dict[str, Any] = json.loads((result.folder / RESULT_FILE).read_text(encoding="utf-8"))
-    values = {key: value for key, value in raw["protocol"].items() if key != "sha256"}
-    values = {"dataset": result.values.dataset.name, "summary": ""} | values
-    return ProtocolCard.parse(values, str(result.folder / RESULT_FILE))
-
-
-def _commits(results: Any) -> list[str]:  # noqa: ANN401 - the values of a dictionary
-    found = set()
-    for result in results:
-        raw = json.loads((result.folder / RESULT_FILE).read_text(encoding="utf-8"))
-        code = (raw.get("provenance") or {}).get("code") or {}
-        if code.get("commit"):
-            found.add(str(code["commit"])[:12] + ("-dirty" if code.get("dirty") else ""))
-    return sorted(found)
+def _commits(results: Iterable[Result]) -> list[str]:
+    return sorted({str(result.values.provenance.code) for result in results} - {""})

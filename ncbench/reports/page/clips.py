@@ -17,7 +17,7 @@ MOST_PIXELS = 80_000
 """Of a picture; more than the page can show of it beside others."""
 MOST_MODELS = 12
 """Of a protocol, so that a large table keeps a small page."""
-PAGE_BYTES = 40_000_000
+PAGE_BYTES = 52_000_000
 """Of all maps together, as they lie in the folder."""
 _TEXT = 4 / 3  # base64
 
