@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ncbench import catalog
-from ncbench.cards import ModelCard, digest
+from ncbench.cards import ModelCard, digest, read_yaml
 from ncbench.datasets.formats.images import read_depth_file
 from ncbench.datasets.formats.normal_maps import ColourArguments, StoredNormals, open_normals
 from ncbench.datasets.manifest import CARD
@@ -206,7 +206,9 @@ def find_predictions(
             f"{preds}: --axes, --name, --pattern, --key and --frame-offset describe a plain folder of files"
         )
     if is_store(path):
-        return _stored(path, catalog.read_card(ModelCard, path / CARD), target, task)
+        # a store's card keeps the model's name, and its file is always called the same
+        card = ModelCard.parse(read_yaml(path / CARD), str(path / CARD))
+        return _stored(path, card, target, task)
     card = catalog.load(ModelCard, str(preds))
     return _stored(prediction_folder(predictions, card.name, protocol), card, target, task)
 

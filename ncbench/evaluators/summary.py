@@ -111,7 +111,9 @@ def summarize(scores: Scores, where: str) -> dict[str, Any]:
         counts["frames_without_truth"] = int((scores.frames["pixels"] == 0).sum()) - failed
     result: dict[str, Any] = {"status": status, "counts": counts, "metrics": {}, "intervals": {}, "temporal": {}}
     if status != "complete":
-        return result
+        # the source of flow decides which table a row belongs to, also one without numbers
+        flow = next((measures.flow for measures in scores.measures.values() if measures.flow), "")
+        return result | ({"temporal": {"flow": flow}} if flow else {})
     metrics = pooled(scores) if protocol.task == "normals" else {}
     if metrics:
         check_invariants(metrics, where)

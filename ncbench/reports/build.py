@@ -80,7 +80,8 @@ def build_report(card: str, results: Path, stores: Path, predictions: Path, to: 
             shutil.copyfile(one.folder / RESULT_FILE, copy)
         protocols = [table for table in tables if table.results]
         if protocols:
-            write_page(partial, protocols, report, stores, predictions)
+            beside = ("tables.html", "report.csv", "report.tex", "report.md")
+            write_page(partial, protocols, report, stores, predictions, beside)
         (partial / "tables.html").write_text(to_html(tables, report.title), encoding="utf-8")
         (partial / "report.md").write_text(to_markdown(tables, report.title), encoding="utf-8")
         (partial / "report.tex").write_text(to_latex(tables), encoding="utf-8")

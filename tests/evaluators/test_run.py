@@ -243,6 +243,27 @@ def without_provenance(folder):
 VIDEO = {"temporal": {"flow": "gt", "options": {"track_window": 3}}, "slices": ["border", "depth"]}
 
 
+def test_a_prediction_store_is_scored_by_its_path_as_by_the_models_name(tiny):
+    folder = predict("flicker", "tiny")
+    by_name, by_path = (
+        evaluate(what, "tiny", results=tiny / str(n)).iloc[0] for n, what in enumerate(("flicker", folder))
+    )
+    assert (by_path["model"], by_path["mean"]) == ("flicker", by_name["mean"])
+
+
+def test_a_partial_result_keeps_its_flow_and_so_its_place_beside_complete_ones(tiny):
+    path = tiny / "evaluators" / "tiny.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | VIDEO))
+    folder = write_predictions(tiny / "theirs", ending="png")
+    (folder / "one" / "000001.png").unlink()
+    evaluate(folder, "tiny", options=FolderOptions(axes="opencv"))
+    predict("flicker", "tiny")
+    evaluate("flicker", "tiny")
+    partial, complete = sorted(load_results(tiny / "data" / "results"), key=lambda one: one.values.status, reverse=True)
+    assert (partial.values.status, complete.values.status) == ("partial", "complete")
+    assert partial.table_key() == complete.table_key()
+
+
 @pytest.mark.parametrize("extra", [{}, VIDEO, {"pooling": "sequences"}, {"pooling": "frames", "decimals": 4}])
 def test_two_jobs_give_the_same_result_as_one(tiny, extra):
     path = tiny / "evaluators" / "tiny.yaml"
