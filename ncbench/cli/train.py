@@ -43,6 +43,9 @@ def train(
     changes: Changes = None,
     workers: Annotated[int, typer.Option(min=0, help="Loading threads of each process.")] = 2,
     device: Annotated[Device | None, typer.Option(help="In place of the best there is.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew where the run there was begun with other settings or data.")
+    ] = False,
 ) -> None:
     """Train a model, or go on where a run was interrupted; the result is RUN/model."""
     from ncbench.training.run import Options, train
@@ -58,6 +61,7 @@ def train(
             assignments=assignments,
             workers=workers,
             device=None if device is None else device.value,
+            restart=restart,
             tell=typer.echo,
         ),
     )

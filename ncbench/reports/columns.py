@@ -17,7 +17,7 @@ _THREE = ("opw", "abs_rel", "delta1")  # papers print them so: models differ in 
 def label(column: str) -> str:
     """Spell a metric, or another column, as a table head.
 
-    Example:
+    Examples:
         >>> label("within_11_25")
         '<11.25°'
     """
@@ -36,7 +36,7 @@ def decimals(column: str) -> int:
 def printed(value: float, places: int) -> str:
     """Print a number; a dash where there is none. A value that rounds to zero has no sign.
 
-    Example:
+    Examples:
         >>> printed(-0.001, 2), printed(float("nan"), 2)
         ('0.00', '-')
     """

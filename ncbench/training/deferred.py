@@ -29,7 +29,7 @@ def chunk_lengths(clips: int, frames: int, chunk: int) -> list[int]:
     Returns:
         Frames of each chunk, in order.
 
-    Example:
+    Examples:
         >>> chunk_lengths(2, 5, 3)
         [3, 2, 3, 2]
     """

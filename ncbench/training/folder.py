@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_same(folder: Path, identity: Mapping[str, Any]) -> None:
+def check_same(folder: Path, identity: Mapping[str, Any], *, restart: bool = False) -> None:
     """Write down what a run is, or compare with what it was begun as.
 
     A run that has left neither a checkpoint nor a model, since it stopped before, has nothing that must be kept.
@@ -58,6 +59,7 @@ def check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     Args:
         folder: The run's folder.
         identity: Everything that the trained parameters depend on, but for the number of steps; plain values.
+        restart: Whether a run that was begun with something else is removed, so that this one begins anew.
 
     Raises:
         CardError: The run there was begun with something else; names every difference.
@@ -69,11 +71,25 @@ def check_same(folder: Path, identity: Mapping[str, Any]) -> None:
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     found = list(differences(before, now))
-    if found:
+    if found and not restart:
         raise CardError(
-            f"{folder}: this run was begun with other settings: {'; '.join(found)}. Go on with those, or choose "
-            "another folder for --to."
+            f"{folder}: this run was begun with other settings: {'; '.join(found)}. Go on with those, choose another "
+            "folder for --to, or remove what is there and begin anew with --restart."
         )
+    if found:
+        clear(folder)
+        write_json(path, now)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run left in its folder, the note of what it was last: an interrupted removal is still a run's."""
+    left = [one for one in folder.iterdir() if one.name not in (_LOCK, RUN)]
+    for one in left:
+        if one.is_dir():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
+    (folder / RUN).unlink(missing_ok=True)
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - plain values
@@ -82,7 +98,7 @@ def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:  # noqa:
     Yields:
         ``key was X, is now Y``, with dots between nested keys.
 
-    Example:
+    Examples:
         >>> list(differences({"a": {"b": 1}}, {"a": {"b": 2}}))
         ['a.b was 1, is now 2']
     """

@@ -22,7 +22,7 @@ from ncbench.models.weights import find_weights
 from ncbench.recipe_card import RecipeCard, changed, merged
 from ncbench.registry import load_attribute
 from ncbench.training.checkpoint import list_checkpoints, read_checkpoint
-from ncbench.training.folder import CHECKPOINTS, MODEL, check_same, claimed, weights_digest
+from ncbench.training.folder import CHECKPOINTS, MODEL, check_same, claimed, clear, weights_digest
 from ncbench.training.logs import read_log
 from ncbench.training.result import finished_steps, write_result
 from ncbench.training.stage import Stage
@@ -46,6 +46,7 @@ class Options:
         assignments: Changes to the recipe, ``key=value``.
         workers: Loading threads of each process.
         device: None for the best there is.
+        restart: Whether a run in ``to`` that was begun with something else is removed, and this one begins anew.
         tell: Is told in a sentence what happens.
     """
 
@@ -56,6 +57,7 @@ class Options:
     assignments: Sequence[str] = ()
     workers: int = 2
     device: Device | None = None
+    restart: bool = False
     tell: Callable[[str], None] = field(default=lambda _: None)
 
 
@@ -93,7 +95,11 @@ def _train(card: RecipeCard, loader: LoaderCard, stage: Stage, accelerator: Acce
     name, init = starting_point(card, options.init, options.to)
     identity = identity_of(card, clips, weights_digest(init)) if main else {}
     if main:
-        check_same(options.to, identity)
+        check_same(options.to, identity, restart=options.restart)
+        if options.restart and finished_steps(options.to) > card.steps:  # the recipe asks for fewer steps than before
+            clear(options.to)
+            check_same(options.to, identity)
+    accelerator.wait_for_everyone()
     done = finished_steps(options.to)
     accelerator.wait_for_everyone()
     if done >= card.steps:

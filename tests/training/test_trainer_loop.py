@@ -194,6 +194,19 @@ def test_a_changed_recipe_or_data_is_refused_on_resume_with_what_differs(linear)
     assert run(linear / "run", "steps=5", "checkpoint.keep=1", "log_every=2", "title=Other")
 
 
+def test_a_restart_begins_anew_where_the_recipe_changed_and_goes_on_where_it_did_not(linear):
+    run(linear / "run", "steps=4", "checkpoint.every=2")
+    run(linear / "run", "steps=4", "optimizer.lr=0.02", restart=True)
+    run(linear / "fresh", "steps=4", "optimizer.lr=0.02")
+    assert losses(linear / "run") == losses(linear / "fresh")
+    _, said = run(linear / "run", "steps=4", "optimizer.lr=0.02", restart=True)
+    assert "already trained for 4 steps" in said[0]
+    _, said = run(linear / "run", "steps=6", "optimizer.lr=0.02", restart=True)
+    assert "goes on at step 4" in said[0]
+    run(linear / "run", "steps=5", "optimizer.lr=0.02", restart=True)  # a recipe of fewer steps is another result
+    assert len(losses(linear / "run")) == 5
+
+
 def test_a_run_that_stopped_before_its_first_checkpoint_may_begin_anew_with_other_settings(linear):
     (linear / "empty").mkdir()
     with pytest.raises(FileNotFoundError):  # of weights: the settings are to blame

@@ -24,7 +24,7 @@ def slug(index: int, name: str) -> str:
     Returns:
         Lower-case letters, digits and hyphens.
 
-    Example:
+    Examples:
         >>> slug(2, "../<b>Alley 1</b>")
         '2-b-alley-1-b'
     """

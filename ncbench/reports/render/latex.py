@@ -70,7 +70,7 @@ def _cell(cell: Cell) -> str:
 def escape(text: str) -> str:
     r"""Escape text for LaTeX, on one line.
 
-    Example:
+    Examples:
         >>> print(escape("100% & [a_b]"))
         100\% \& {[}a\_b{]}
     """

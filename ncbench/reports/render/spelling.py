@@ -15,7 +15,7 @@ TIED = "†"
 def difference_text(cell: Cell) -> str:
     """Spell a cell's difference with its sign and as many decimals as the number; empty where there is none.
 
-    Example:
+    Examples:
         >>> difference_text(Cell(30.7, "30.7", difference=-0.04))
         '+0.0'
         >>> difference_text(Cell(30.7, "30.7", difference=-0.44))
