@@ -50,6 +50,9 @@ class Codec(IntEnum):
     """(H, W, 3) uint8 RGB, bit for bit: red and blue less green (modulo 256), then as LOSSLESS."""
 
 
+_CODECS = frozenset(Codec)
+
+
 def encode_cell(array: Array, codec: Codec) -> bytes:
     """Pack one array.
 
@@ -152,7 +155,7 @@ def _read_head(view: memoryview) -> tuple[Codec, np.dtype[Any], tuple[int, ...],
     if _CRC.unpack_from(view, end)[0] != zlib.crc32(view[:end]):
         raise _damaged("its header has a wrong checksum")
     shape = struct.unpack_from(f"<{axes}I", view, _HEAD.size)
-    if version != VERSION or codec not in list(Codec) or kind >= len(_TYPES) or 0 in shape:
+    if version != VERSION or codec not in _CODECS or kind >= len(_TYPES) or 0 in shape:
         raise _damaged(f"its header names codec {codec}, type {kind} and shape {shape}")
     return Codec(codec), np.dtype(_TYPES[kind]), shape, view[end + _CRC.size :]
 

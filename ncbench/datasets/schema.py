@@ -249,7 +249,7 @@ def from_row(row: Mapping[str, Any], into: Mapping[str, NDArray[Any]] | None = N
     """Decode columns of one row.
 
     Args:
-        row: Column -> Arrow scalar, for the columns that the caller wants.
+        row: Column -> Arrow array of length 1, for the columns that the caller wants.
         into: Column -> contiguous array of the cell's shape and type to decode into; others get new arrays.
 
     Returns:
@@ -260,21 +260,28 @@ def from_row(row: Mapping[str, Any], into: Mapping[str, NDArray[Any]] | None = N
         StoreError: A cell is damaged, or does not fit its place in ``into``.
     """
     places = into or {}
-    return {name: _value(name, scalar, places.get(name)) for name, scalar in row.items()}
+    return {name: _value(name, array, places.get(name)) for name, array in row.items()}
 
 
-def _value(name: str, scalar: Any, place: NDArray[Any] | None) -> Any:  # noqa: ANN401 - Arrow scalars of any type
-    if not scalar.is_valid:
+def _value(name: str, array: Any, place: NDArray[Any] | None) -> Any:  # noqa: ANN401 - Arrow arrays of any type
+    if array.null_count:
         return None
     if name in _CELLS:
-        return decode_cell(memoryview(scalar.as_buffer()), place)
+        return decode_cell(_content(array), place)
     if name == "image":
-        return scalar["bytes"].as_py()
-    if name not in COLUMNS and pa.types.is_large_binary(scalar.type):
-        content = memoryview(scalar.as_buffer())
+        return array[0]["bytes"].as_py()
+    if name not in COLUMNS and pa.types.is_large_binary(array.type):
+        content = _content(array)
         return decode_cell(content, place) if is_cell(content) else content.tobytes()
-    value = scalar.as_py()
+    value = array[0].as_py()
     return np.array(value, np.float64).reshape(_MATRICES[name]) if name in _MATRICES else value
+
+
+def _content(array: Any) -> memoryview:  # noqa: ANN401 - an Arrow array
+    """Look at the bytes of a large binary array's only value where they lie; a scalar would be a copy of them."""
+    _, offsets, data = array.buffers()
+    start, end = np.frombuffer(offsets, np.int64, 2, 8 * array.offset).tolist()
+    return memoryview(b"" if data is None else data)[start:end]
 
 
 def dataset_info(schema: pa.Schema) -> bytes:

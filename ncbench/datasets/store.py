@@ -155,7 +155,7 @@ class Store:
             if place < 0:
                 raise StoreError(f"{self.where}: no column '{name}'. {suggest(name, batch.schema.names)}")
         try:
-            return from_row({name: batch.column(place)[0] for name, place in places.items()}, into)
+            return from_row({name: batch.column(place) for name, place in places.items()}, into)
         except StoreError as error:
             sequence, frame = self.locate(row)
             record = self.manifest.shards[bisect.bisect_right(self._shard_ends, row)]
