@@ -77,15 +77,16 @@ def compare(
     require_paired(a, b, names)
     first, second = (pool_units(one, pooling, unit, clips=clips, decimals=decimals) for one in (a, b))
     number, kept = len(first.names), _selected(first.metrics, metrics)
+    chosen = [first.metrics[index] for index in kept]
+    median = "median" in chosen
 
     def difference(weights: NDArray[Any]) -> Values:
-        return first.values(weights)[:, kept] - second.values(weights)[:, kept]
+        return first.values(weights, median=median)[:, kept] - second.values(weights, median=median)[:, kept]
 
     ones = np.ones((1, number))
     value_a, value_b = first.values(ones)[0, kept], second.values(ones)[0, kept]
     low, high, used = bootstrap_interval(difference, number, confidence, resamples, method, seed)
-    p = _swap_test(first, second, permutations, seed)[kept]
-    chosen = [first.metrics[index] for index in kept]
+    p = _swap_test(first, second, permutations, seed, median=median)[kept]
     return pd.DataFrame(
         {
             "metric": chosen,
@@ -198,7 +199,7 @@ def require_paired(a: UnitStatistics, b: UnitStatistics, names: tuple[str, str] 
             )
 
 
-def _swap_test(a: PooledUnits, b: PooledUnits, permutations: int, seed: int) -> Values:
+def _swap_test(a: PooledUnits, b: PooledUnits, permutations: int, seed: int, *, median: bool) -> Values:
     """(M,) two-sided p-values: how often does swapping units give a difference as large?"""
     number, metrics = len(a.names), len(a.metrics)
     if number < 2:
@@ -206,8 +207,8 @@ def _swap_test(a: PooledUnits, b: PooledUnits, permutations: int, seed: int) -> 
     both = _side_by_side(a, b)
 
     def difference(swapped: NDArray[np.bool_]) -> Values:
-        kept = ~swapped
-        return both.values(np.hstack([kept, swapped])) - both.values(np.hstack([swapped, kept]))
+        mixed = np.hstack([~swapped, swapped])
+        return both.values(mixed, median=median) - both.values(~mixed, median=median)
 
     observed = np.abs(difference(np.zeros((1, number), np.bool_)))
     # rounding: a swap that gives the observed difference again must count

@@ -44,21 +44,22 @@ class PooledUnits:
     cumulative: NDArray[np.integer[Any]] | None
     bin_width: float
 
-    def values(self, weights: NDArray[Any]) -> Values:
+    def values(self, weights: NDArray[Any], *, median: bool = True) -> Values:
         """Pool under each row of weights.
 
         Args:
             weights: (R, U) how often each unit counts.
+            median: Whether a median of pooled pixels is asked for; it costs more than all other metrics together.
 
         Returns:
-            (R, M) float64 in the order of ``metrics``; NaN where nothing has weight.
+            (R, M) float64 in the order of ``metrics``; NaN where nothing has weight, or was not asked for.
         """
         wide = np.asarray(weights, np.float64)
         with np.errstate(invalid="ignore"):
             pooled = (wide @ self.numerator) / (wide @ self.denominator)[:, None]
         if self.cumulative is not None:
             pooled[:, _RMSE] = np.sqrt(pooled[:, _RMSE])
-            pooled[:, _MEDIAN] = weighted_median(self.cumulative, wide, self.bin_width)
+            pooled[:, _MEDIAN] = weighted_median(self.cumulative, wide, self.bin_width) if median else np.nan
         return np.asarray(pooled)
 
 
