@@ -176,9 +176,7 @@ def report(
             help="Exit 6 where a result misses a value that its protocol's card expects, or that a paper published."
         ),
     ] = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Print the tables of an existing report, build nothing.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the tables, write nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no tables.")] = False,
     figures: Annotated[
         Path | None, typer.Option(help="Write only figures for print (PDF, SVG, PNG) into this folder.")
@@ -197,17 +195,18 @@ def report(
     from ncbench.reports.build import build_report, check_report, report_files, report_tables
     from ncbench.reports.render.terminal import print_tables
 
-    if figures or video:
-        _draw(report_tables(card, results), (stores, predictions), figures, video, (clip, tuple(model or ()), fps))
-        return
-    tables = report_tables(card, results) if show else build_report(card, results, stores, predictions, to)
+    if (clip or model) and not video:
+        raise typer.BadParameter("--clip and --model say what --video FILE shows; give that, too")
     # a log has no width of its own: take what the table needs
     console = Console() if Console().is_terminal else Console(width=200)
-    if not quiet:
+    if figures or video:
+        _draw(report_tables(card, results), (stores, predictions), figures, video, (clip, tuple(model or ()), fps))
+    else:
+        tables = report_tables(card, results) if show else build_report(card, results, stores, predictions, to)
         own = [table for table in tables if table.kind != "paper"]
-        print_tables(own or tables, console)
-    for path in report_files(to):
-        typer.echo(str(path))
+        print_tables([] if quiet else own or tables, console)
+        for path in () if show else report_files(to):  # an earlier report may be of other results
+            typer.echo(str(path))
     if check:
         table = check_report(card, results, check)
         _print_checks(table, console)

@@ -32,10 +32,11 @@ def compare(
     from ncbench.reports.compare.changes import compare_results
     from ncbench.reports.compare.markdown import to_markdown
     from ncbench.reports.compare.numbers import to_json
-    from ncbench.reports.compare.rules import parse_rule, violations
+    from ncbench.reports.compare.rules import parse_rule, require_metrics, violations
 
     rules = [parse_rule(text) for text in fail_if or ()]
     comparison = compare_results(base, head)
+    require_metrics(metric or (), comparison)
     broken = violations(comparison, rules, strict=strict)
     text = to_markdown(comparison, broken, metric)
     if json:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ncbench import catalog
 from ncbench.cards import ReportCard
+from ncbench.errors import StoreError
 from ncbench.evaluators.expectations import expectations_of, flat
 from ncbench.evaluators.expected import check
 from ncbench.evaluators.run import RESULT_FILE
@@ -66,9 +67,10 @@ def build_report(card: str, results: Path, stores: Path, predictions: Path, to: 
         The tables.
 
     Raises:
-        NcbenchError: No results, results that contradict themselves, a folder that holds something else, or a full
-            disk.
+        NcbenchError: No results, results that contradict themselves, a folder that holds something else or what the
+            report is made from, or a full disk.
     """
+    _refuse_own_inputs(to, (results, stores, predictions))
     report = catalog.load(ReportCard, card)
     loaded = _results(report, results)
     tables = _tables(report, loaded)
@@ -123,6 +125,13 @@ def check_report(card: str, results: Path, against: Against) -> pd.DataFrame:
         wanted += [item for item in published if (item.protocol, item.model, item.metric, item.value) not in quoted]
     found = {(one.protocol, one.model): flat(one.values.metrics) for one in loaded}
     return check(found, wanted)
+
+
+def _refuse_own_inputs(to: Path, inputs: Sequence[Path]) -> None:
+    """An earlier report is replaced as a whole: whatever lies in its folder would be lost."""
+    for folder in inputs:
+        if folder.resolve().is_relative_to(to.resolve()):
+            raise StoreError(f"{to}: holds {folder}, which a new report would remove. Choose another folder.")
 
 
 def _results(report: ReportCard, folder: Path) -> list[Result]:

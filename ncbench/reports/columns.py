@@ -8,6 +8,7 @@ INTERVAL, RANK, SPEED, MEMORY = "interval", "rank", "frames_per_second", "peak_m
 EXTRAS = (INTERVAL, RANK, SPEED, MEMORY)
 """Columns that are no metrics."""
 MISSING = "-"
+_LARGE = 1e7  # from here on the power of ten says more than the digits
 _LABELS = {"bfd_rmse": "track rmse", "bfd_bias": "bias", "bfd_flicker": "flicker", "bfd_fast": "fast flicker"}
 _LABELS |= {"opw": "OPW", "opw_truth": "OPW of truth", "opw_excess": "OPW excess", "rc_deg": "rc", "tge_deg": "tge"}
 _LABELS |= {RANK: "avg. rank", SPEED: "frames/s", MEMORY: "peak GiB"}
@@ -34,10 +35,23 @@ def decimals(column: str) -> int:
 
 
 def printed(value: float, places: int) -> str:
-    """Print a number; a dash where there is none. A value that rounds to zero has no sign.
+    """Print a number; a dash where there is none. A value that rounds to zero has no sign, a huge one has a power.
 
     Examples:
-        >>> printed(-0.001, 2), printed(float("nan"), 2)
-        ('0.00', '-')
+        >>> printed(-0.001, 2), printed(float("nan"), 2), printed(1.5e300, 2)
+        ('0.00', '-', '1.50e+300')
     """
-    return f"{value:z.{places}f}" if math.isfinite(value) else MISSING
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:z.{places}f}" if abs(value) < _LARGE else f"{value:.2e}"
+
+
+def signed(value: float, places: int) -> str:
+    """Print a difference, with its sign.
+
+    Examples:
+        >>> signed(0.25, 1), signed(-0.001, 2)
+        ('+0.2', '+0.00')
+    """
+    text = printed(value, places)
+    return text if text.startswith("-") else f"+{text}"

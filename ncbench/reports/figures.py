@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ncbench.evaluators.run import UNITS_FILE
-from ncbench.evaluators.statistics.units import UnitStatistics
 from ncbench.files import replacing_file
 from ncbench.reports.results import Result
 from ncbench.reports.table import Table
@@ -50,7 +50,7 @@ def write_figures(tables: Sequence[Table], to: Path, forms: Sequence[Form]) -> l
     """Write the figures of every table; the same results give the same bytes.
 
     Args:
-        tables: The tables, best model first.
+        tables: The tables, best model first. A result without numbers (a partial one) is left out.
         to: Folder; files are called ``<table>-<figure>.<form>``.
         forms: File formats.
 
@@ -58,7 +58,7 @@ def write_figures(tables: Sequence[Table], to: Path, forms: Sequence[Form]) -> l
         What was written. A figure that no result has values for is left out.
 
     Raises:
-        ScoreError: Statistics of a result are damaged.
+        ScoreError: Statistics of a result are damaged, or are not those that it was made with.
         StoreError: The disk is full or the folder cannot be written.
     """
     written = []
@@ -73,25 +73,37 @@ def write_figures(tables: Sequence[Table], to: Path, forms: Sequence[Form]) -> l
     return written
 
 
-def accuracy_curve(units: UnitStatistics, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Percent of pixels whose error is below each angle, over all pixels alike.
+@dataclass(frozen=True)
+class Errors:
+    """All errors of a result, over all pixels alike; the histograms of its frames would not fit in memory 200 times.
 
-    Args:
-        units: Statistics of the frames.
-        degrees: Angles, multiples of the histogram's bin.
-
-    Returns:
-        Percent, of the shape of ``degrees``.
+    Attributes:
+        title: Of the model.
+        counts: (B,) int64 errors by bin, from 0 degrees up.
+        bin_width: Degrees.
     """
-    counts = units.histogram.sum(axis=0, dtype=np.int64)
-    below = np.concatenate([[0], np.cumsum(counts)])
-    bins = np.clip(np.rint(degrees / units.bin_width).astype(np.int64), 0, len(counts))
-    return np.asarray(100 * below[bins] / max(1, below[-1]))
+
+    title: str
+    counts: NDArray[np.int64]
+    bin_width: float
+
+    def below(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Percent of pixels whose error is below each angle.
+
+        Args:
+            degrees: Angles, multiples of the bin.
+
+        Returns:
+            Percent, of the shape of ``degrees``.
+        """
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        bins = np.clip(np.rint(degrees / self.bin_width).astype(np.int64), 0, len(self.counts))
+        return np.asarray(100 * below[bins] / max(1, below[-1]))
 
 
 def _figures(table: Table) -> list[tuple[str, Figure]]:
     figures = []
-    curves = [(result, units) for result in table.results if (units := _units(result)) is not None]
+    curves = [errors for result in table.results if (errors := _errors(result)) is not None]
     if curves:
         figures += [("accuracy", _accuracy(curves)), ("histogram", _histogram(curves))]
     timed = [result for result in table.results if {"mean", "bfd_flicker"} <= result.values.metrics.keys()]
@@ -100,26 +112,27 @@ def _figures(table: Table) -> list[tuple[str, Figure]]:
     return figures
 
 
-def _units(result: Result) -> UnitStatistics | None:
-    path = result.folder / UNITS_FILE
-    return UnitStatistics.load(path) if path.is_file() else None
+def _errors(result: Result) -> Errors | None:
+    if not result.values.metrics or not (result.folder / UNITS_FILE).is_file():
+        return None
+    units = result.units()
+    return Errors(result.values.model.title, units.histogram.sum(axis=0, dtype=np.int64), units.bin_width)
 
 
-def _accuracy(curves: Sequence[tuple[Result, UnitStatistics]]) -> Figure:
+def _accuracy(curves: Sequence[Errors]) -> Figure:
     figure, axes = _axes("Error below (degrees)", "Pixels (%)")
-    for number, (result, units) in enumerate(curves):
-        degrees = np.arange(0, LIMIT + units.bin_width / 2, max(units.bin_width, 0.1))
-        axes.plot(degrees, accuracy_curve(units, degrees), label=result.values.model.title, **_line(number))
+    for number, errors in enumerate(curves):
+        degrees = np.arange(0, LIMIT + errors.bin_width / 2, max(errors.bin_width, 0.1))
+        axes.plot(degrees, errors.below(degrees), label=errors.title, **_line(number))
     axes.set(xlim=(0, LIMIT), ylim=(0, 100))
     return _with_legend(figure, axes)
 
 
-def _histogram(curves: Sequence[tuple[Result, UnitStatistics]]) -> Figure:
+def _histogram(curves: Sequence[Errors]) -> Figure:
     figure, axes = _axes("Error (degrees)", "Pixels per degree (%)")
     edges = np.arange(0, LIMIT + _BIN / 2, _BIN)
-    for number, (result, units) in enumerate(curves):
-        share = np.diff(accuracy_curve(units, edges)) / _BIN
-        axes.stairs(share, edges, label=result.values.model.title, **_line(number))
+    for number, errors in enumerate(curves):
+        axes.stairs(np.diff(errors.below(edges)) / _BIN, edges, label=errors.title, **_line(number))
     axes.set(xlim=(0, LIMIT))
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_ylim(bottom=0)

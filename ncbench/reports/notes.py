@@ -52,7 +52,7 @@ def table_notes(members: Sequence[Result], relatives: Sequence[Result]) -> list[
         f"strict, a pixel without an answer counts as {protocol.invalid_prediction:g}°{flow}; OpenCV axes inside"
         f"{_axes(members)}. Errors in degrees, accuracies in percent."
     )
-    return [protocol_line, _made_line(members), *_relatives_line(members[0], relatives)]
+    return [protocol_line, _made_line(members), *_interval_lines(members), *_relatives_line(members[0], relatives)]
 
 
 def _axes(members: Iterable[Result]) -> str:
@@ -77,6 +77,17 @@ def _made_line(members: Sequence[Result]) -> str:
     return "".join(parts) + "."
 
 
+def _interval_lines(members: Iterable[Result]) -> list[str]:
+    """How intervals were drawn, and why one should be doubted: a cell has no room for it."""
+    drawn = [one.values.intervals for one in members if one.values.intervals.metrics]
+    kinds = dict.fromkeys((one.confidence, one.units, one.unit, one.note) for one in drawn)
+    return [
+        f"Intervals of {confidence:g} %: bootstrap over {count} {unit}{f'; {note}' if note else ''}."
+        for confidence, count, unit, note in kinds
+        if confidence is not None
+    ]
+
+
 def _relatives_line(first: Result, relatives: Sequence[Result]) -> list[str]:
     if not relatives:
         return []
@@ -91,9 +102,8 @@ def _relatives_line(first: Result, relatives: Sequence[Result]) -> list[str]:
         }
     )
     line = (
-        f"{len(relatives)} more results of a protocol called {first.protocol} have another version of the "
-        f"{listed(kinds)} and stand in tables of their own: {listed(one.model for one in relatives)}. Never compare "
-        "them."
+        f"Of a protocol called {first.protocol} there are other results, with another version of the {listed(kinds)}, "
+        f"in tables of their own: {listed(one.model for one in relatives)}. Never compare them."
     )
     return [line]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import angular_only, check_invariants
@@ -22,11 +22,19 @@ from ncbench.protocol_card import Intervals as DrawnIntervals
 FIRST_SCHEMA = 1
 
 
+def _printable(text: str) -> str:
+    """Bring text to one line of visible signs: a terminal obeys others, and some turn the text after them around."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
+
+
+Line = Annotated[str, AfterValidator(_printable)]
+
+
 class ResultModel(BaseModel):
     """The model of a result."""
 
     name: str
-    title: str
+    title: Line
     kind: str
     training_sets: list[str]
     axes: str = ""
@@ -37,7 +45,7 @@ class ResultProtocol(BaseModel):
 
     name: str
     version: str
-    title: str
+    title: Line
     sha256: str
     mask: str
     resolution: str
@@ -75,7 +83,7 @@ class Intervals(BaseModel):
     unit: str = ""
     units: int = 0
     note: str = ""
-    metrics: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    metrics: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
 
 
 class Temporal(BaseModel):
@@ -118,7 +126,7 @@ class Provenance(BaseModel):
 class Run(BaseModel):
     """What predicting cost, and where it ran; empty for files that somebody brought."""
 
-    frames_per_second: float | None = None
+    frames_per_second: FiniteFloat | None = None
     peak_memory_bytes: int | None = None
     device: str = ""
     precision: str = ""
@@ -134,7 +142,7 @@ class ResultFile(BaseModel):
     dataset: ResultDataset
     status: Literal["complete", "partial", "empty"]
     counts: Counts
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     intervals: Intervals
     temporal: Temporal
     probe: ProbeRecord
@@ -246,7 +254,8 @@ def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
     protocol = raw.get("protocol")
     if isinstance(protocol, dict) and isinstance(protocol.get("card"), dict):
         values["protocol"] = protocol["card"] | protocol
-    if raw.get("status") == "partial" and not (raw.get("counts") or {}).get("failed"):
+    counts = raw.get("counts")
+    if raw.get("status") == "partial" and isinstance(counts, dict) and not counts.get("failed"):
         values["status"] = "empty"  # the first schema had no word for truth without a valid pixel
     return values
 
@@ -266,3 +275,5 @@ def _check_consistent(result: Result, path: Path) -> None:
             check_invariants(angular_only(values.metrics), where=str(path))
         except KeyError as error:
             raise ScoreError(f"{path}: metric {error} is missing. Evaluate again.") from error
+        except ValueError as error:  # an accuracy below no number of degrees
+            raise ScoreError(f"{path}: holds a metric of unknown name ({error}). Evaluate again.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from ncbench.settings import suggest
 
 __all__ = ["Table", "build_tables", "label"]
 
+_NO_NAME = re.compile(r"[^\w.-]+")
+"""What a file's name shall not hold: tables give theirs to files."""
 _METRICS = ("mean", "median", "rmse", *METRIC_NAMES, "abs_rel", "delta1", "tae", "unanswered")
 _ROLES: dict[str, Role] = {INTERVAL: "interval", RANK: "rank", SPEED: "cost", MEMORY: "cost"}
 
@@ -48,7 +51,7 @@ def build_tables(results: Sequence[Result], card: ReportCard, numbers: Sequence[
     tables = []
     for key, members in sorted(groups.items(), key=lambda item: item[0]):
         # one protocol name with two meanings, versions of the data or sources of flow: keep both, tell them apart
-        parts = (key[1][:8], key[2][:8], key[3]) if names.count(key[0]) > 1 else ()
+        parts = (key[1][:8], key[2][:8], _NO_NAME.sub("-", key[3])) if names.count(key[0]) > 1 else ()
         suffix = "".join(f"-{part}" for part in parts if part)
         relatives = [one for one in results if one.protocol == key[0] and one.table_key() != key]
         tables.append(_build(members, relatives, card, numbers, suffix))

@@ -112,7 +112,7 @@ class _Counted:
 
 def _write_stream(path: Path, frames: Iterable[Rgb], fps: float, form: str) -> None:
     codec, options = _CODECS[form]
-    with av.open(str(path), "w", format=form[1:]) as container:
+    with av.open(str(path), "w", format=form[1:], options={"fflags": "+bitexact"}) as container:
         # typed for streams of every kind
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
         stream.pix_fmt = "yuv420p"

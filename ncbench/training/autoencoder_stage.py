@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from pydantic import Field
+from torch import distributed
 
 from ncbench.loaders.batch import Batch
 from ncbench.settings import Settings
+from ncbench.training.descriptions import VideoNetworksDescription
 from ncbench.training.losses import distance, fill_invalid, psnr
-from ncbench.training.networks import VideoNetworksDescription, read_vae, shrink_of
+from ncbench.training.networks import read_vae, shrink_of
 from ncbench.training.stage import ReconstructionStage
 from ncbench.training.vae import Frames, decode, encode, let_decoder_learn
 from ncbench.training.vae_decoder_stage import NormalLoss, reconstruct_normals
@@ -129,9 +131,21 @@ class AutoencoderStage(ReconstructionStage):
 
     @torch.no_grad()
     def _measure(self, latents: torch.Tensor) -> torch.Tensor:
-        """Take the latents of one batch into the running moments; return their standard deviation."""
+        """Take the latents of one batch into the running moments; return their standard deviation.
+
+        Of several processes each takes all batches, in the order in which a single one meets them.
+        """
         values = latents.float()
-        now = torch.stack([values.mean(), values.square().mean(), torch.ones_like(values.mean())])
+        now = torch.stack([values.mean(), values.square().mean(), torch.ones_like(values.mean())]).to(self.moments)
         if self.training:
-            self.moments.lerp_(now.to(self.moments), self.settings.average)
+            for batch in _from_all_processes(now):
+                self.moments.lerp_(batch, self.settings.average)
         return values.std()
+
+
+def _from_all_processes(value: torch.Tensor) -> list[torch.Tensor]:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(values, value)
+    return values

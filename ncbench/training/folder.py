@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,18 @@ def weights_digest(init: Path | None) -> dict[str, str]:
         return {}
     files = sorted(path for path in init.rglob("*") if path.suffix in _WEIGHTS and path.is_file())
     return {path.relative_to(init).as_posix(): file_sha256(path) for path in files}
+
+
+def files_digest(paths: Iterable[Path]) -> dict[str, str]:
+    """Hash single files that a run depends on.
+
+    Returns:
+        Path as given, with slashes -> hex sha256.
+
+    Raises:
+        StoreError: One cannot be read.
+    """
+    return {path.as_posix(): file_sha256(path) for path in paths}
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - plain values

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 
 from ncbench.loaders.batch import Batch
-from ncbench.training.clip_unet import GROUPS, Group
 from ncbench.training.edm import draw_sigma
 from ncbench.training.losses import denoising_loss, fill_invalid, latent_valid
+from ncbench.training.unet_groups import GROUPS, Group
 from ncbench.training.vae import Frames, encode_frozen
 from ncbench.training.video_stage import VideoStage, VideoStageSettings
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from pydantic import Field, model_validator
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ncbench.errors import ModelError
@@ -22,17 +20,15 @@ from ncbench.models.adapters.hub_layout import (
     clip_statistics,
     diffusers_network,
     no_progress_bar,
-    read_config,
     transformers_network,
 )
 from ncbench.models.adapters.normalcrafter_conditioning import CLIP_SIDE
-from ncbench.models.adapters.normalcrafter_weights import Parts
-from ncbench.settings import Settings
+from ncbench.models.adapters.normalcrafter_weights import Parts, check_fit, read_parts, read_scheduler
+from ncbench.training.descriptions import ImageEncoderDescription, VAEDescription, VideoNetworksDescription
 
 # of CLIP's published feature extractor
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
-_GROUP = 32  # diffusers normalizes in 32 groups of channels, whatever their number
 _SCHEDULER = {  # of Stable Video Diffusion XT
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -58,93 +54,6 @@ _PIPELINE = {  # what diffusers opens the whole folder as; it is also what the p
 }
 
 
-def _check_channels(channels: tuple[int, ...]) -> None:
-    if not channels or any(count <= 0 or count % _GROUP for count in channels):
-        raise ValueError(f"channels must be multiples of {_GROUP}, at least one level, found {channels}")
-
-
-class UNetDescription(Settings):
-    """A U-Net of Stable Video Diffusion's kind; the defaults are its XT's.
-
-    The lowest level has no attention, as published, unless it is the only one. Channels are normalized in 32 groups: a
-    level of 32 channels loses whatever is constant over a picture, and with it the noise level that it is told.
-
-    Attributes:
-        channels: Of each level, multiples of 32.
-        heads: Of each level's attention.
-        layers: Residual blocks to a level.
-        time_embedding: Channels of each time id's embedding.
-    """
-
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    heads: tuple[int, ...] = (5, 10, 20, 20)
-    layers: int = Field(2, ge=1)
-    time_embedding: int = Field(256, ge=2)
-
-    @model_validator(mode="after")
-    def _levels_agree(self) -> Self:
-        _check_channels(self.channels)
-        if len(self.heads) != len(self.channels):
-            raise ValueError(f"{len(self.channels)} levels of channels need as many heads, found {self.heads}")
-        uneven = [pair for pair in zip(self.channels, self.heads, strict=True) if pair[0] % pair[1]]
-        if uneven:
-            raise ValueError(f"channels must be multiples of heads, found (channels, heads) {uneven}")
-        return self
-
-
-class VAEDescription(Settings):
-    """An autoencoder of Stable Video Diffusion's kind; the defaults are its own.
-
-    Attributes:
-        channels: Of each level, multiples of 32; n levels make latents 2^(n - 1) times smaller.
-        layers: Residual blocks to a level.
-        latent_channels: Of the latents.
-        scaling_factor: What brings latents to unit variance; `AutoencoderStage` measures it.
-    """
-
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers: int = Field(2, ge=1)
-    latent_channels: int = Field(4, ge=1)
-    scaling_factor: float = Field(0.18215, gt=0)
-
-    @model_validator(mode="after")
-    def _channels_fit(self) -> Self:
-        _check_channels(self.channels)
-        return self
-
-
-class ImageEncoderDescription(Settings):
-    """A CLIP image encoder; the defaults are those of the one in Stable Video Diffusion (ViT-H/14).
-
-    Attributes:
-        hidden: Channels.
-        layers: Transformer layers.
-        heads: Of each layer.
-        patch: Side of a patch of the 224 x 224 pixels.
-        token: Size of the embedding that the U-Net is told.
-    """
-
-    hidden: int = Field(1280, ge=2)
-    layers: int = Field(32, ge=1)
-    heads: int = Field(16, ge=1)
-    patch: int = Field(14, ge=1, le=CLIP_SIDE)
-    token: int = Field(1024, ge=2)
-
-
-class VideoNetworksDescription(Settings):
-    """Networks to be made with random weights, for parts that the folder to start from does not hold.
-
-    Attributes:
-        unet: The U-Net.
-        vae: The autoencoder.
-        image_encoder: CLIP's; with random weights it still tells pictures apart.
-    """
-
-    unet: UNetDescription = UNetDescription()
-    vae: VAEDescription = VAEDescription()
-    image_encoder: ImageEncoderDescription = ImageEncoderDescription()
-
-
 def read_networks(init: Path | None, described: VideoNetworksDescription | None, seed: int) -> Parts:
     """Bring all networks of a video stage.
 
@@ -160,20 +69,14 @@ def read_networks(init: Path | None, described: VideoNetworksDescription | None,
         ModelError: A file or tensor is missing or wrong, a part is neither there nor described, or the parts do not
             belong together.
     """
-    vae = read_vae(init, described, seed)
-    path = _stored(init, "unet", described)
-    if path:
-        unet = diffusers_network(UNetSpatioTemporalConditionModel, path, torch.float32)
+    if init is not None and described is None:
+        parts, advice = read_parts(init, torch.float32), ADVICE
     else:
-        unet = make_unet(_needed(described), int(vae.config["latent_channels"]), seed)
-    path = _stored(init, "image_encoder", described)
-    if path:
-        clip = transformers_network(CLIPVisionModelWithProjection, path, torch.float32)
-    else:
-        clip = make_image_encoder(_needed(described).image_encoder, seed)
-    scheduler, statistics = _scheduler(init), _clip_statistics(init)
-    parts = Parts(unet, vae, clip, scheduler, statistics)
-    _check_fit(str(init or "the described networks"), parts)
+        parts = _read_or_make(init, _needed(described), seed)
+        advice = "Change 'networks' in the recipe's settings, or start from another folder."
+    check_fit(init or "the described networks", parts, advice=advice)
+    for network in (parts.unet, parts.vae, parts.image_encoder):
+        _frozen(network)
     return parts
 
 
@@ -307,9 +210,26 @@ def _frozen(network: Any) -> Any:  # noqa: ANN401 - the network itself
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def _stored(init: Path | None, name: str, described: VideoNetworksDescription | None) -> Path | None:
-    """Say where a part is read from; None where it is to be made."""
-    return init / name if init is not None and (described is None or (init / name).is_dir()) else None
+def _read_or_make(init: Path | None, described: VideoNetworksDescription, seed: int) -> Parts:
+    """Read the parts that a folder holds, and make the others; the autoencoder must be there."""
+    vae = read_vae(init, described, seed)
+    stored = {one.name: one for one in init.iterdir() if one.is_dir()} if init is not None else {}
+    if path := stored.get("unet"):
+        unet = diffusers_network(UNetSpatioTemporalConditionModel, path, torch.float32)
+    else:
+        unet = make_unet(described, int(vae.config["latent_channels"]), seed)
+    if path := stored.get("image_encoder"):
+        clip = transformers_network(CLIPVisionModelWithProjection, path, torch.float32)
+    else:
+        clip = make_image_encoder(described.image_encoder, seed)
+    if path := stored.get("scheduler"):
+        scheduler = read_scheduler(path / "scheduler_config.json")
+    else:
+        make: Any = EulerDiscreteScheduler.from_config  # has no types
+        scheduler = make(_SCHEDULER)
+    path = stored.get("feature_extractor")
+    statistics = clip_statistics(path / "preprocessor_config.json") if path else (_CLIP_MEAN, _CLIP_STD)
+    return Parts(unet, vae, clip, scheduler, statistics)
 
 
 def _needed(described: VideoNetworksDescription | None) -> VideoNetworksDescription:
@@ -322,42 +242,6 @@ def _needed(described: VideoNetworksDescription | None) -> VideoNetworksDescript
     return described
 
 
-def _scheduler(init: Path | None) -> EulerDiscreteScheduler:
-    make: Any = EulerDiscreteScheduler.from_config  # has no types
-    path = None if init is None else init / "scheduler" / "scheduler_config.json"
-    config = _SCHEDULER if path is None or not path.exists() else read_config(path)
-    try:
-        scheduler: EulerDiscreteScheduler = make(config)
-    except Exception as error:  # diffusers raises whatever a wrong value leads to
-        raise ModelError(f"{path}: describes no EulerDiscreteScheduler ({error}). {ADVICE}") from error
-    return scheduler
-
-
-def _clip_statistics(init: Path | None) -> tuple[list[float], list[float]]:
-    path = None if init is None else init / "feature_extractor" / "preprocessor_config.json"
-    if path is None or not path.exists():
-        return _CLIP_MEAN, _CLIP_STD
-    return clip_statistics(path)
-
-
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _check_fit(where: str, parts: Parts) -> None:
-    """Refuse networks that are sound each by itself, and do not belong together."""
-    unet, vae, clip = parts.unet.config, parts.vae.config, parts.image_encoder.config
-    checks = {
-        "U-Net input channels, twice the VAE's latents": (unet["in_channels"], 2 * vae["latent_channels"]),
-        "U-Net output channels": (unet["out_channels"], vae["latent_channels"]),
-        "U-Net cross-attention, the size of a CLIP embedding": (unet["cross_attention_dim"], clip.projection_dim),
-        "scheduler's prediction_type": (parts.scheduler.config["prediction_type"], "v_prediction"),
-        "remainder of 64, the adapter's padding, by the networks' downscaling": (
-            math.remainder(64, shrink_of(parts.vae, parts.unet)),
-            0,
-        ),
-    }
-    problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
-    if problems:
-        raise ModelError(f"{where}: these networks do not belong together; {'; '.join(problems)}.")

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 
 from ncbench.loaders.batch import Batch
-from ncbench.training.clip_unet import Group
 from ncbench.training.losses import AngularKind, angular_loss, mean_angle
+from ncbench.training.unet_groups import Group
 from ncbench.training.vae import Frames, decode
 from ncbench.training.video_stage import VideoStage, VideoStageSettings
 
@@ -20,7 +20,7 @@ class PixelStageSettings(VideoStageSettings):
     """Settings of the second stage.
 
     Attributes:
-        learns: Groups of the U-Net's parameters that learn; see `ncbench.training.clip_unet.group_of`. The paper says
+        learns: Groups of the U-Net's parameters that learn; see `ncbench.training.unet_groups.group_of`. The paper says
             "spatial layers" and freezes temporal ones; of the rest nothing is published. First and last convolution
             are spatial layers; the shares of spatial and temporal answers scale temporal layers and stay; so do
             embeddings of noise level and time ids, which at one noise level are constants that frozen layers rely on.

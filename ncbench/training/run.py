@@ -22,7 +22,7 @@ from ncbench.models.weights import find_weights
 from ncbench.recipe_card import RecipeCard, changed, merged
 from ncbench.registry import load_attribute
 from ncbench.training.checkpoint import list_checkpoints, read_checkpoint
-from ncbench.training.folder import CHECKPOINTS, MODEL, check_same, claimed, clear, weights_digest
+from ncbench.training.folder import CHECKPOINTS, MODEL, check_same, claimed, clear, files_digest, weights_digest
 from ncbench.training.logs import read_log
 from ncbench.training.result import finished_steps, write_result
 from ncbench.training.stage import Stage
@@ -93,7 +93,7 @@ def _train(card: RecipeCard, loader: LoaderCard, stage: Stage, accelerator: Acce
     clips = open_clips(loader, options.stores)
     validator = Validator(card.validation, loader, options.stores) if card.validation else None
     name, init = starting_point(card, options.init, options.to)
-    identity = identity_of(card, clips, weights_digest(init)) if main else {}
+    identity = identity_of(card, clips, weights_digest(init), files_digest(stage.files())) if main else {}
     if main:
         check_same(options.to, identity, restart=options.restart)
         if options.restart and finished_steps(options.to) > card.steps:  # the recipe asks for fewer steps than before
@@ -122,6 +122,7 @@ def _train(card: RecipeCard, loader: LoaderCard, stage: Stage, accelerator: Acce
             "device": device,
             "data": identity["data"],
             "init": {"name": name, "sha256": identity["init"]},
+            "files": identity["files"],
             "last": (read_log(options.to) or [{}])[-1],
         }
         with trainer.finished_weights():
@@ -196,13 +197,23 @@ def starting_point(card: RecipeCard, given: Path | None, to: Path) -> tuple[str,
     return f"{card.init.repository}@{card.init.revision}", None if found is None else found.folder
 
 
-def identity_of(card: RecipeCard, clips: NormalClips, weights: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a run's parameters depend on, but for the number of steps; plain values."""
+def identity_of(
+    card: RecipeCard, clips: NormalClips, weights: Mapping[str, str], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a run's parameters depend on, but for the number of steps; plain values.
+
+    Args:
+        card: The recipe.
+        clips: What is trained on.
+        weights: Digests of the weights that the run starts from.
+        files: Digests of the stage's other files.
+    """
     return {
         "recipe": card.shaping(),
         "loader": clips.card.shaping(),
         "data": {member.name: member.store.manifest.digest for member in clips.mixture.members},
         "init": dict(weights),
+        "files": dict(files),
     }
 
 

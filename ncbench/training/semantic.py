@@ -21,8 +21,8 @@ from ncbench.errors import ModelError
 from ncbench.models.adapters.hub_layout import ADVICE, no_progress_bar, read_config
 from ncbench.models.weights import fill, read_tensors, require_complete
 from ncbench.settings import Settings
-from ncbench.training.clip_unet import block_of
 from ncbench.training.networks import drawn_from
+from ncbench.training.unet_groups import block_of
 
 Block = Literal["down1", "down2", "down3", "mid", "up0", "up1", "up2"]
 _FILE = Path("semantic") / "mlp.safetensors"
@@ -204,6 +204,29 @@ def channels_of(network: UNetSpatioTemporalConditionModel, block: str) -> int:
     return int(channels[level] if block.startswith("down") else channels[::-1][level])
 
 
+def dino_files(settings: SemanticSettings) -> list[Path]:
+    """Find the files of the frozen transformer.
+
+    Args:
+        settings: Names the folder.
+
+    Returns:
+        Its configuration and its weights; nothing where no folder is named.
+
+    Raises:
+        ModelError: One of them is not there, or the configuration cannot be read.
+    """
+    if settings.dino is None:
+        return []
+    config = settings.dino / "config.json"
+    read_config(config)
+    names = ("model.safetensors", "pytorch_model.bin")
+    path = next((settings.dino / name for name in names if (settings.dino / name).is_file()), None)
+    if path is None:
+        raise ModelError(f"{settings.dino}: expected {' or '.join(names)}, and neither is there. {ADVICE}")
+    return [config, path]
+
+
 def load_dino(settings: SemanticSettings, seed: int) -> ViTModel | Dinov2Model:
     """Load the frozen transformer.
 
@@ -225,18 +248,14 @@ def load_dino(settings: SemanticSettings, seed: int) -> ViTModel | Dinov2Model:
                 "settings."
             )
         return _random_vit(settings.random, seed)
-    values = read_config(settings.dino / "config.json")
+    about, path = dino_files(settings)
+    values = read_config(about)
     kinds: dict[str, tuple[Any, Any]] = {"vit": (ViTModel, ViTConfig), "dinov2": (Dinov2Model, Dinov2Config)}
     if values.get("model_type") not in kinds:
         raise ModelError(
-            f"{settings.dino / 'config.json'}: expected model_type {' or '.join(kinds)}, found "
-            f"{values.get('model_type')!r}. {ADVICE}"
+            f"{about}: expected model_type {' or '.join(kinds)}, found {values.get('model_type')!r}. {ADVICE}"
         )
     kind, config = kinds[values["model_type"]]
-    names = ("model.safetensors", "pytorch_model.bin")
-    path = next((settings.dino / name for name in names if (settings.dino / name).is_file()), None)
-    if path is None:
-        raise ModelError(f"{settings.dino}: expected {' or '.join(names)}, and neither is there. {ADVICE}")
     tensors = {name: value for name, value in read_tensors(path).items() if not name.startswith("pooler.")}
     try:
         with no_progress_bar():

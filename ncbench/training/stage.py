@@ -77,6 +77,19 @@ class Stage(torch.nn.Module, abc.ABC):
             folder: An empty folder; what happens when the disk is full is the caller's business.
         """
 
+    def files(self) -> list[Path]:
+        """Name the files, besides those of ``init``, that shape what is learnt; asked before ``load``.
+
+        Their sha256 are part of what a run is: it is not gone on with when one of them is another.
+
+        Returns:
+            Paths, as the settings give them; none unless a stage says otherwise.
+
+        Raises:
+            ModelError: One of them is not there.
+        """
+        return []
+
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Return the parameters that learn, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}

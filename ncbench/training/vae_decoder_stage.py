@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from ncbench.loaders.batch import Batch
 from ncbench.settings import Settings
+from ncbench.training.descriptions import VideoNetworksDescription
 from ncbench.training.losses import AngularKind, DistanceKind, angular_loss, distance, fill_invalid, mean_angle, psnr
-from ncbench.training.networks import VideoNetworksDescription, read_vae, shrink_of
+from ncbench.training.networks import read_vae, shrink_of
 from ncbench.training.stage import ReconstructionStage
 from ncbench.training.vae import Frames, decode, encode_frozen, let_decoder_learn, margins_of
 

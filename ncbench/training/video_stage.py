@@ -12,14 +12,15 @@ from ncbench.models.adapters.normalcrafter_conditioning import Conditions, clip_
 from ncbench.models.adapters.normalcrafter_networks import Networks
 from ncbench.models.adapters.normalcrafter_sequence import SequencePredictor
 from ncbench.models.adapters.normalcrafter_settings import NormalCrafterSettings
-from ncbench.models.adapters.normalcrafter_unet import OneStep
+from ncbench.models.adapters.normalcrafter_unet import OneStep, PerFrameUNet
 from ncbench.models.adapters.normalcrafter_weights import Parts
 from ncbench.settings import Settings
-from ncbench.training.clip_unet import ClipUNet, Group, let_learn
+from ncbench.training.descriptions import VideoNetworksDescription
 from ncbench.training.edm import precondition
-from ncbench.training.networks import VideoNetworksDescription, read_networks, save_networks, shrink_of
-from ncbench.training.semantic import SemanticRegularizer, SemanticSettings
+from ncbench.training.networks import read_networks, save_networks, shrink_of
+from ncbench.training.semantic import SemanticRegularizer, SemanticSettings, dino_files
 from ncbench.training.stage import Stage
+from ncbench.training.unet_groups import Group, let_learn
 from ncbench.training.vae import encode_frozen, full_precision
 
 _NO_NOISE = 0.0  # the third time id: no noise is added to the frames, as in the adapter
@@ -63,7 +64,7 @@ class VideoStage(Stage):
 
     settings: VideoStageSettings
 
-    unet: ClipUNet
+    unet: PerFrameUNet
     semantic: SemanticRegularizer | None
 
     @property
@@ -85,7 +86,7 @@ class VideoStage(Stage):
         let_learn(parts.unet, self.learns)
         if self.settings.gradient_checkpointing:
             parts.unet.enable_gradient_checkpointing()
-        self.unet = ClipUNet(parts.unet)
+        self.unet = PerFrameUNet(parts.unet)
         self.vae, self.image_encoder = parts.vae, parts.image_encoder
         self.scheduler, self.image_statistics = parts.scheduler, parts.image_statistics
         self.step = OneStep.of(parts.scheduler)
@@ -94,6 +95,17 @@ class VideoStage(Stage):
             if self.settings.semantic
             else None
         )
+
+    def files(self) -> list[Path]:
+        """Name DINO's files, which the semantic regularization teaches; see ``Stage.files``.
+
+        Returns:
+            Configuration and weights; none without regularization or with a random transformer.
+
+        Raises:
+            ModelError: As there.
+        """
+        return dino_files(self.settings.semantic) if self.settings.semantic else []
 
     @property
     def shrink(self) -> int:

@@ -16,7 +16,7 @@ from ncbench.models.run import predict
 from ncbench.reports.compare.changes import compare_results
 from ncbench.reports.compare.markdown import MARKER, to_markdown
 from ncbench.reports.compare.numbers import to_json
-from ncbench.reports.compare.rules import parse_rule, violations
+from ncbench.reports.compare.rules import parse_rule, require_metrics, violations
 
 METRICS = {"mean": 10.0, "median": 8.0, "rmse": 12.0, "within_5": 20.0, "within_7_5": 30.0}
 METRICS |= {"within_11_25": 60.0, "within_22_5": 70.0, "within_30": 80.0}
@@ -92,6 +92,20 @@ def test_rows_of_one_side_and_failed_ones_are_shown(sides):
     ]
 
 
+def test_small_numbers_are_seen_and_changes_without_a_column_are_named(sides):
+    for side, opw in zip(sides, (0.0061, 0.0082), strict=True):
+        write(side, "a", opw=opw)
+        write(side, "b", status="complete" if side == sides[0] else "partial")
+    found = compare_results(*sides)
+    text = to_markdown(found)
+    assert "## ncbench: 1 incomplete\n" in text
+    assert next(line for line in text.splitlines() if line.startswith("| a ")).endswith("| changed: OPW |")
+    assert "| a | 0.008 (+0.002) |" in to_markdown(found, metrics=["opw"])
+    require_metrics(["opw", "mean"], found)
+    with pytest.raises(ScoreError, match="no such metric. Did you mean 'opw'"):
+        require_metrics(["oqw"], found)
+
+
 def test_no_change_is_one_line(sides):
     for side in sides:
         for model in "abc":
@@ -99,6 +113,7 @@ def test_no_change_is_one_line(sides):
     text = to_markdown(compare_results(*sides))
     assert text.splitlines()[:2] == [MARKER, "## ncbench: no change in 3 results"]
     assert "|---" not in text
+    assert "noise" not in text
 
 
 @pytest.mark.parametrize(

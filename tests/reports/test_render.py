@@ -189,6 +189,26 @@ def test_the_terminal_never_cuts_a_number(width):
         assert text in output
 
 
+@pytest.mark.parametrize("width", range(44, 130))
+def test_every_column_is_whole_at_any_width(width):
+    texts = [f"{10 ** (index % 3) * 1.11:.2f}" for index in range(12)]
+    columns = tuple(Column(f"c{index}", f"head{index}", "mean") for index in range(12))
+    cells = tuple(Cell(float(text), text) for text in texts)
+    name, note = (
+        "a name of some length, which goes on for long",
+        "a note of many words that wants more room than it gets",
+    )
+    rows = (Row("a", name, "result", cells, note), Row("b", "b", "result", cells))
+    stream = io.StringIO()
+    print_tables([Table("t", "T", "protocol", columns, rows, ())], Console(file=stream, width=width))
+    output = stream.getvalue()
+    assert "…" not in output
+    assert all(len(line) <= width for line in output.splitlines())
+    words = output.split()
+    assert [words.count(column.label) for column in columns] == [1] * 12
+    assert [words.count(text) for text in dict.fromkeys(texts)] == [8] * 3
+
+
 def test_differences_have_the_decimals_of_the_published_number():
     assert difference_text(Cell(30.7, "30.7", difference=0.25)) == "+0.2"
     assert difference_text(Cell(0.131, "0.131", difference=-0.0049)) == "-0.005"

@@ -90,7 +90,8 @@ def test_different_protocol_hashes_never_share_a_table_and_each_names_the_other(
     found = tables()
     assert [table.name for table in found] == ["p-aaaaaaaa-bbbbbbbb", "p-cccccccc-bbbbbbbb"]
     assert [len(table.results) for table in found] == [1, 1]
-    assert "1 more results of a protocol called p have another version of the protocol" in found[0].footer
+    assert "Of a protocol called p there are other results, with another version of the protocol" in found[0].footer
+    assert "own: b. Never compare them." in found[0].footer
     assert ": b. Never compare them" in found[0].footer
 
 
@@ -107,6 +108,13 @@ def test_different_sources_of_flow_never_share_a_table(write_result, tables):
     assert [[one.model for one in table.results] for table in found] == [["b"], ["a", "c"]]
     assert len({table.name for table in found}) == 2
     assert "flow gt" in found[1].footer
+
+
+def test_a_source_of_flow_with_path_characters_names_no_other_folder(write_result, tables):
+    for model, flow in (("a", "gt"), ("b", "../../../x $(y)/é")):
+        path = write_result(model)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"temporal": {"flow": flow}}))
+    assert [table.name for table in tables()] == ["p-aaaaaaaa-bbbbbbbb-..-..-..-x-y-é", "p-aaaaaaaa-bbbbbbbb-gt"]
 
 
 def test_a_copied_result_never_hides_another(write_result, tmp_path):
@@ -193,6 +201,10 @@ def test_the_overview_ranks_over_all_and_says_who_was_not_run(write_result, tabl
         (lambda v: {k: v[k] for k in v if k != "counts"}, "key 'counts': Field required"),
         (lambda v: v | {"metrics": v["metrics"] | {"mean": "x"}}, "key 'metrics.mean'"),
         (lambda v: v | {"metrics": {"mean": 1.0}}, "metric 'rmse' is missing"),
+        (lambda v: v | {"metrics": v["metrics"] | {"opw": float("nan")}}, "key 'metrics.opw': .* finite"),
+        (lambda v: v | {"metrics": v["metrics"] | {"opw": float("inf")}}, "key 'metrics.opw': .* finite"),
+        (lambda v: v | {"metrics": v["metrics"] | {"within_x": 1.0}}, "metric of unknown name"),
+        (lambda v: v | {"schema": 1, "status": "partial", "counts": [1]}, "key 'counts'"),
     ],
 )
 def test_contradicting_results_never_reach_a_table(write_result, tmp_path, break_it, words):
@@ -208,6 +220,20 @@ def test_truncated_and_missing_results(write_result, tmp_path):
     write_result("a").write_text('{"schema"')
     with pytest.raises(ScoreError, match="cannot be read"):
         load_results(tmp_path)
+
+
+def test_titles_are_one_line_of_visible_signs(write_result, tables):
+    write_result("a", title="red\x1b[31m\u202e one\n two")
+    write_result("b", title="café 日本 °")
+    assert [row.label for row in tables()[0].rows] == ["red\ufffd[31m\ufffd one two", "café 日本 °"]
+
+
+def test_huge_values_take_little_room(write_result, tables):
+    write_result("a", opw=1e300)
+    write_result("b", opw=0.5)
+    (table,) = tables()
+    assert list(table.text()["opw"]) == ["1.00e+300", "0.500"]
+    assert list(table.best()["opw"]) == [False, True]
 
 
 def test_directions_and_labels():
@@ -292,6 +318,18 @@ def test_a_report_never_replaces_somebody_elses_folder(scored):
     assert (scored / "paper" / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_report_never_removes_what_it_is_made_from(scored):
+    build(scored)
+    results = scored / "report" / "mine"
+    shutil.copytree(scored / "data" / "results", results)
+    with pytest.raises(StoreError, match="a new report would remove"):
+        build_report("main", results, scored / "data" / "stores", scored / "data" / "predictions", scored / "report")
+    assert list(results.rglob("result.json"))
+    (scored / "linked").symlink_to(results)
+    with pytest.raises(StoreError, match="a new report would remove"):
+        build_report("main", scored / "linked", scored / "s", scored / "p", scored / "report")
+
+
 def test_a_papers_table_stands_without_any_result(tmp_path):
     tables = build_report("normalcrafter-table-1", tmp_path / "none", tmp_path, tmp_path, tmp_path / "report")
     assert [table.kind for table in tables] == ["paper"]
@@ -324,6 +362,8 @@ def test_expected_and_published_values_are_checked(scored):
     assert "± 0.01" in command("report", "--show", "--check", "expected")
     expect("depth_oracle", mean + 1)
     assert "depth_oracle mean is" in command("report", "--show", "--check", "expected", code=6)
+    figures = ["--figures", str(scored / "figures")]
+    assert "depth_oracle mean is" in command("report", *figures, "--check", "expected", code=6), "figures skip no check"
     expect("blur", 1.0)
     assert "blur has no complete result" in command("report", "--show", "--check", "expected", code=6)
 

@@ -67,6 +67,8 @@ def test_what_is_not_there_is_named(tables, tiny, arguments, words):
 
 
 def test_figures_come_by_the_command(tables, tmp_path):
+    done = CliRunner().invoke(app, ["report", "--clip", "tiny/one"])
+    assert done.exit_code == 2, "a clip of no video is a mistake"
     done = CliRunner().invoke(app, ["report", "--figures", str(tmp_path / "figures")])
     assert done.exit_code == 0, done.output
     assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"tiny-accuracy.pdf", "tiny-histogram.png"}

@@ -54,6 +54,14 @@ def test_a_video_reads_back(tmp_path, form):
         assert np.abs(frame.astype(int).mean(axis=(0, 1)) - expected[0, 0]).max() < 6
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_equal_frames_give_equal_bytes(tmp_path, form):
+    paths = [tmp_path / f"{name}{form}" for name in "ab"]
+    for path in paths:
+        write_video(path, [plain(colour) for colour in COLOURS], fps=5)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_a_video_of_nothing_or_of_another_kind_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ScoreError, match=r"\.mp4"):
         write_video(tmp_path / "clip.avi", [plain(COLOURS[0])], 5)

@@ -19,9 +19,14 @@ class LinearStage(Stage):
 
     def __init__(self, settings):
         super().__init__(settings)
-        self.settings = {"noise": 0.0, "dropout": 0.0, "bad_sequence": "", "bad_value": "nan", "seconds": 0} | dict(
-            settings
-        )
+        self.settings = {
+            "noise": 0.0,
+            "dropout": 0.0,
+            "bad_sequence": "",
+            "bad_value": "nan",
+            "seconds": 0,
+            "reads": [],
+        } | dict(settings)
         self.colour = torch.nn.Linear(3, 3)
         self.scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
         self.register_buffer("batches", torch.zeros(()))
@@ -34,6 +39,9 @@ class LinearStage(Stage):
         with torch.no_grad():
             for parameter in self.colour.parameters():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+    def files(self):
+        return [Path(name) for name in self.settings["reads"]]
 
     def forward(self, batch, generator):
         time.sleep(self.settings["seconds"])

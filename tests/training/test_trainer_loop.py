@@ -194,6 +194,21 @@ def test_a_changed_recipe_or_data_is_refused_on_resume_with_what_differs(linear)
     assert run(linear / "run", "steps=5", "checkpoint.keep=1", "log_every=2", "title=Other")
 
 
+def test_files_beside_init_are_part_of_the_run_and_a_swapped_one_is_refused_by_name(linear):
+    (linear / "dino").mkdir()
+    (linear / "dino" / "model.safetensors").write_bytes(b"abc")
+    changes = ("settings={reads: [dino/model.safetensors]}", "steps=4")
+    folder, _ = run(linear / "run", *changes)
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, of "abc"
+    record = json.loads((folder / "provenance.json").read_text())
+    assert record["files"] == {"dino/model.safetensors": digest}
+    assert "already trained" in run(linear / "run", *changes)[1][0]
+    (linear / "dino" / "model.safetensors").write_bytes(b"abd")
+    with pytest.raises(CardError, match=rf'files\.dino/model\.safetensors was "{digest[:50]}.*, is now'):
+        run(linear / "run", *changes)
+    assert "goes on" not in run(linear / "run", *changes, restart=True)[1][0]
+
+
 def test_a_restart_begins_anew_where_the_recipe_changed_and_goes_on_where_it_did_not(linear):
     run(linear / "run", "steps=4", "checkpoint.every=2")
     run(linear / "run", "steps=4", "optimizer.lr=0.02", restart=True)

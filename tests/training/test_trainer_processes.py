@@ -107,6 +107,41 @@ def test_two_processes_do_what_one_with_twice_the_accumulation_does(linear, proc
     assert Path(linear / "two" / "pictures" / "step-00000012.png").is_file()
 
 
+NETWORKS = """{
+    unet: {channels: [64, 64], heads: [2, 2], layers: 1, time_embedding: 8},
+    vae: {channels: [32, 32], layers: 1},
+    image_encoder: {hidden: 16, layers: 1, heads: 2, patch: 56, token: 16},
+}"""
+SEMANTIC = "{random: {hidden: 24, patch: 4}, hidden: 32, block: up0}"
+REAL = {  # with what hooks the network or computes it twice, and with what a process keeps beside its parameters
+    "latent": f"{{networks: {NETWORKS}, semantic: {SEMANTIC}, gradient_checkpointing: true}}",
+    "autoencoder": f"{{networks: {NETWORKS}}}",
+}
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_two_processes_train_a_real_stage_as_one_does(linear, processes, name):
+    stage = f"ncbench.training.{name}_stage:{name.capitalize()}Stage"
+    changes = [f"stage={stage}", f"settings={REAL[name]}", "steps=2", "optimizer={lr: 1e-4, warmup_steps: 1}"]
+    recipe, port = linear / "recipes" / "linear.yaml", free_port()
+    started = [processes(recipe, linear / "two", STORES, changes, (rank, 2, port)) for rank in range(2)]
+    started.append(processes(recipe, linear / "one", STORES, changes))
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+        assert process.exitcode == 0
+    assert trace(linear / "two") == [pytest.approx(line, rel=1e-3) for line in trace(linear / "one")]
+    ends = [read_checkpoint(list_checkpoints(linear / run / "checkpoints")[-1]).tensors for run in ("two", "one")]
+    (two, one), (learnt, expected) = ([end[group] for end in ends] for group in ("optimizer", "parameters"))
+    assert (set(two), set(learnt)) == (set(one), set(expected))
+    for key in [key for key in one if key.endswith("/exp_avg")]:  # the mean of the gradients
+        assert (two[key] - one[key]).norm() <= 1e-2 * one[key].norm() + 1e-6, key
+    if name == "autoencoder":  # its running moments count the batches of both processes
+        torch.testing.assert_close(learnt["moments"], expected["moments"], rtol=1e-5, atol=1e-8)
+        assert expected["moments"][2] == pytest.approx(1 - 0.99**4)  # two steps of two batches
+
+
 def test_the_state_of_sharded_parameters_comes_whole_and_goes_back(processes, tmp_path):
     import linear_stage
 

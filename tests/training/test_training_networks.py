@@ -17,9 +17,8 @@ from ncbench.errors import CardError, ModelError
 from ncbench.models.adapters.normalcrafter_unet import OneStep, PerFrameUNet
 from ncbench.models.adapters.normalcrafter_weights import load_networks
 from ncbench.models.base import Runtime
-from ncbench.training.clip_unet import GROUPS, ClipUNet, block_of, group_of, is_reached, let_learn
+from ncbench.training.descriptions import VideoNetworksDescription
 from ncbench.training.networks import (
-    VideoNetworksDescription,
     make_unet,
     make_vae,
     read_networks,
@@ -27,6 +26,7 @@ from ncbench.training.networks import (
     shrink_of,
 )
 from ncbench.training.semantic import SemanticRegularizer, SemanticSettings, channels_of, load_dino
+from ncbench.training.unet_groups import GROUPS, block_of, group_of, is_reached, let_learn
 
 TINY = VideoNetworksDescription.parse(
     {
@@ -78,14 +78,24 @@ def told(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.
 # ---- the U-Net
 
 
-def test_several_clips_equal_each_by_itself_through_the_adapters_unet(unet: UNetSpatioTemporalConditionModel) -> None:
+def test_several_clips_with_one_token_each_equal_diffusers_own(unet: UNetSpatioTemporalConditionModel) -> None:
+    latents, noise, tokens, ids = told(6)
+    network, divided = make_copy(unet), latents.unflatten(0, (2, 3))
+    with torch.no_grad():
+        expected = network(divided, noise[:2], tokens[:2], ids.expand(2, -1), return_dict=False)[0].flatten(0, 1)
+        each = (noise[:2].repeat_interleave(3), tokens[:2].repeat_interleave(3, dim=0))
+        found = PerFrameUNet(make_copy(unet))(latents, *each, ids, clips=2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_several_clips_equal_each_by_itself(unet: UNetSpatioTemporalConditionModel) -> None:
     latents, noise, tokens, ids = told(6)
     alone = PerFrameUNet(unet)
     with torch.no_grad():
         noise = noise[:2].repeat_interleave(3)
         expected = [alone(latents[part], noise[part][:1], tokens[part], ids) for part in (slice(0, 3), slice(3, 6))]
-        found = ClipUNet(make_copy(unet))(latents, noise, tokens, ids, clips=2)
-        joined = ClipUNet(make_copy(unet))(latents, noise, tokens, ids, clips=1)
+        found = PerFrameUNet(make_copy(unet))(latents, noise, tokens, ids, clips=2)
+        joined = PerFrameUNet(make_copy(unet))(latents, noise, tokens, ids, clips=1)
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)
     assert (joined - found).abs().max() > 1e-3  # the division matters
 
@@ -212,7 +222,7 @@ def test_loss_is_minus_the_mean_cosine_and_teaches_unet_and_perceptron_alone(
     let_learn(network, GROUPS)
     latents, noise, tokens, ids = told(2)
     images = torch.rand(2, 3, 32, 48) * 2 - 1
-    ClipUNet(network)(latents, noise, tokens, ids, clips=1)
+    PerFrameUNet(network)(latents, noise, tokens, ids, clips=1)
     features = made._features
     loss = made(images)
     height, width = features.shape[-2:]
@@ -361,8 +371,36 @@ def test_wrong_folders_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=str(copy / "unet")):
         read_networks(copy, None, 0)
     wide = TINY.model_copy(update={"image_encoder": TINY.image_encoder.model_copy(update={"token": 24})})
-    with pytest.raises(ModelError, match=r"do not belong together.*size of a CLIP embedding: expected 16, found 24"):
+    with pytest.raises(
+        ModelError, match=r"do not belong together.*size of a CLIP embedding: expected 16, found 24.*Change 'networks'"
+    ):
         read_networks(copy, wide, 0)
+
+
+@pytest.mark.parametrize(
+    "missing", ["unet", "vae", "image_encoder", "scheduler/scheduler_config.json", "feature_extractor"]
+)
+def test_a_part_that_is_neither_there_nor_described_is_named(folder: Path, tmp_path: Path, missing: str) -> None:
+    copy = damaged(folder, tmp_path)
+    (copy / missing).rename(tmp_path / "away")
+    with pytest.raises(ModelError, match=str(copy / missing)):
+        read_networks(copy, None, 0)
+
+
+def test_networks_are_frozen_and_in_full_precision_whatever_they_are_stored_in(folder: Path, tmp_path: Path) -> None:
+    copy = damaged(folder, tmp_path)
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    half = {name: value.half() for name, value in load_file(path).items()}
+    path.unlink()
+    save_file(half, copy / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    for described in (None, TINY):
+        parts = read_networks(copy, described, 0)
+        for network in (parts.unet, parts.vae, parts.image_encoder):
+            assert not network.training
+            for parameter in network.parameters():
+                assert (parameter.dtype, parameter.requires_grad) == (torch.float32, False)
+        stored = parts.unet.state_dict()
+        assert all(torch.equal(value.float(), stored[name]) for name, value in half.items())
 
 
 def test_parts_that_are_not_there_are_made_as_described(folder: Path, tmp_path: Path) -> None:

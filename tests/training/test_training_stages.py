@@ -15,12 +15,12 @@ from ncbench.models.adapters.marigold import EndToEnd
 from ncbench.models.adapters.normalcrafter import NormalCrafter
 from ncbench.models.base import Clip, Runtime
 from ncbench.training.autoencoder_stage import AutoencoderStage
-from ncbench.training.clip_unet import group_of, is_reached
 from ncbench.training.image_stage import ImageE2EStage
 from ncbench.training.latent_stage import LatentStage
 from ncbench.training.losses import denoising_loss
 from ncbench.training.pixel_stage import PixelStage
 from ncbench.training.stage import Stage
+from ncbench.training.unet_groups import group_of, is_reached
 from ncbench.training.vae_decoder_stage import DecoderStage
 
 NETWORKS = {
@@ -288,6 +288,21 @@ def test_image_networks_from_scratch_are_the_same_in_every_process(monkeypatch: 
     monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 1)
     second = loaded(ImageE2EStage, {"networks": {}})
     assert torch.equal(first.prompt, second.prompt)
+
+
+@pytest.mark.parametrize("kind", [LatentStage, PixelStage])
+def test_files_of_dino_are_named_before_anything_is_loaded(kind: type[Stage], tmp_path: Path) -> None:
+    settings = {"semantic": {"dino": str(tmp_path)}}
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read"):
+        kind(settings).files()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"expected model\.safetensors or pytorch_model\.bin"):
+        kind(settings).files()
+    (tmp_path / "pytorch_model.bin").touch()
+    assert kind(settings).files() == [tmp_path / "config.json", tmp_path / "pytorch_model.bin"]
+    (tmp_path / "model.safetensors").touch()  # the one that is read
+    assert kind(settings).files() == [tmp_path / "config.json", tmp_path / "model.safetensors"]
+    assert kind({"semantic": SEMANTIC}).files() == kind({}).files() == []
 
 
 @pytest.mark.parametrize("kind", [AutoencoderStage, DecoderStage, LatentStage, PixelStage, ImageE2EStage])

@@ -4,6 +4,8 @@ import numpy as np
 import torch._dynamo
 
 import ncbench.evaluators.angular
+import ncbench.training.autoencoder_stage
+import ncbench.training.latent_stage
 import ncbench.training.run  # noqa: F401 - that it is imported is the point
 from ncbench.loaders.randomness import words
 

@@ -35,8 +35,8 @@ class OneTokenAttention:
 class PerFrameUNet(torch.nn.Module):
     """SVD's U-Net with one CLIP token for each frame, where SVD repeats that of one picture.
 
-    Temporal cross-attention looks at the token of a window's first frame alone; that is how SVD's blocks are made. Of
-    the cross-attention only what a single token leaves of it is computed.
+    Temporal cross-attention looks at the token of a clip's first frame alone; that is how SVD's blocks are made. Of the
+    cross-attention only what a single token leaves of it is computed.
 
     Args:
         network: Filled with its weights.
@@ -51,26 +51,32 @@ class PerFrameUNet(torch.nn.Module):
                 module.set_processor(processor)
 
     def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor, time_ids: torch.Tensor
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        embeddings: torch.Tensor,
+        time_ids: torch.Tensor,
+        clips: int = 1,
     ) -> torch.Tensor:
-        """Run one window.
+        """Run B clips of T frames; a window of inference is one clip.
 
         Args:
-            latents: (T, in channels, h, w) noisy latents and, behind them, those of the frames.
-            timestep: (1,) float32, the c_noise of the noise level.
-            embeddings: (T, 1, D).
+            latents: (B T, in channels, h, w), clip after clip: noisy latents and, behind them, those of the frames.
+            timestep: (1,) or (B T,) float32, the c_noise of each frame's noise level.
+            embeddings: (B T, 1, D).
             time_ids: (3,) float32: frames a second, motion bucket, noise augmentation.
+            clips: B.
 
         Returns:
-            (T, out channels, h, w).
+            (B T, out channels, h, w).
         """
         net: Any = self.network  # torch types the parts of a module as tensors or modules
         time = net.time_embedding(net.time_proj(timestep).to(latents.dtype))
         added = net.add_embedding(net.add_time_proj(time_ids).reshape(1, -1).to(latents.dtype))
-        # SVD's blocks take stills too, and ask of each frame whether it is one
+        # SVD's blocks take stills too, and ask of each frame whether it is one; the answer's shape divides the clips
         common = {
             "temb": (time + added).expand(latents.shape[0], -1),
-            "image_only_indicator": latents.new_zeros(1, latents.shape[0]),
+            "image_only_indicator": latents.new_zeros(clips, latents.shape[0] // clips),
         }
         told = {**common, "encoder_hidden_states": embeddings}
 

@@ -70,16 +70,32 @@ def load_networks(runtime: Runtime, multiple: int = MULTIPLE) -> Networks:
     folder = runtime.weights
     if folder is None:
         raise ModelError("NormalCrafter needs weights, and the runtime names no folder of them.")
-    dtype = DTYPES[runtime.precision]
-    parts = Parts(
+    parts = read_parts(folder, DTYPES[runtime.precision])
+    check_fit(folder, parts, multiple)
+    return assemble(parts, runtime)
+
+
+def read_parts(folder: Path, dtype: torch.dtype) -> Parts:
+    """Read all that the published repository holds; whether the parts fit each other is ``check_fit``'s business.
+
+    Args:
+        folder: Holds ``unet``, ``vae``, ``image_encoder``, ``scheduler`` and ``feature_extractor``.
+        dtype: Number format of U-Net and image encoder; the autoencoder is in float32.
+
+    Returns:
+        The parts, on the CPU.
+
+    Raises:
+        ModelError: A file is missing or is not what it should be, or a tensor is missing, unknown or of another shape;
+            the message names it.
+    """
+    return Parts(
         unet=_network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
         vae=_network(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
         image_encoder=_image_encoder(folder / "image_encoder", dtype),
-        scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
+        scheduler=read_scheduler(folder / "scheduler" / "scheduler_config.json"),
         image_statistics=clip_statistics(folder / "feature_extractor" / "preprocessor_config.json"),
     )
-    _check_fit(folder, parts, multiple)
-    return assemble(parts, runtime)
 
 
 def assemble(parts: Parts, runtime: Runtime) -> Networks:
@@ -138,7 +154,18 @@ def _image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProje
     return encoder
 
 
-def _scheduler(path: Path) -> EulerDiscreteScheduler:
+def read_scheduler(path: Path) -> EulerDiscreteScheduler:
+    """Read a scheduler.
+
+    Args:
+        path: Its ``scheduler_config.json``.
+
+    Returns:
+        The scheduler.
+
+    Raises:
+        ModelError: The file is missing or describes no such scheduler.
+    """
     config = read_config(path)
     make: Any = EulerDiscreteScheduler.from_config  # has no types
     try:
@@ -148,8 +175,18 @@ def _scheduler(path: Path) -> EulerDiscreteScheduler:
     return scheduler
 
 
-def _check_fit(folder: Path, parts: Parts, multiple: int) -> None:
-    """Refuse networks that are sound each by itself, and do not belong together."""
+def check_fit(where: Path | str, parts: Parts, multiple: int = MULTIPLE, advice: str = ADVICE) -> None:
+    """Refuse networks that are sound each by itself, and do not belong together.
+
+    Args:
+        where: Where they come from, for the message.
+        parts: The networks.
+        multiple: Of which both sides of the frames will be multiples.
+        advice: What to do about it, for the message.
+
+    Raises:
+        ModelError: They do not fit each other or the frames; names every difference.
+    """
     unet, vae, clip = parts.unet.config, parts.vae.config, parts.image_encoder.config
     shrinks = 2 ** (len(vae["block_out_channels"]) + len(unet["block_out_channels"]) - 2)
     checks = {
@@ -168,4 +205,4 @@ def _check_fit(folder: Path, parts: Parts, multiple: int) -> None:
     }
     problems = [f"{name}: expected {right}, found {left}" for name, (left, right) in checks.items() if left != right]
     if problems:
-        raise ModelError(f"{folder}: these networks do not belong together; {'; '.join(problems)}. {ADVICE}")
+        raise ModelError(f"{where}: these networks do not belong together; {'; '.join(problems)}. {advice}")

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ncbench.evaluators.statistics.ranks import lower_is_better
+from ncbench.reports.columns import MISSING, decimals, label, printed, signed
 from ncbench.reports.compare.changes import Change, Comparison, Row
 from ncbench.reports.markdown import escape
-from ncbench.reports.table import label
 
 MARKER = "<!-- ncbench-compare -->"
 """First line of every comparison, by which CI finds its own comment again."""
+_NAMED = 4  # changed metrics without a column
 _FOLD = 12  # rows of a table that are shown without unfolding
 _HEADLINES = ("mean", "median", "within_11_25", "within_30", "bfd_bias", "bfd_flicker", "tge_deg", "abs_rel", "delta1")
 _SIGNS = {"better": "🟢", "worse": "🔴", "within noise": "", "unknown": "", "same": ""}
@@ -42,7 +43,8 @@ def _verdict(comparison: Comparison, broken: Sequence[str]) -> str:
     changes = [change for row in comparison.rows for change in row.changes if row.state == "changed"]
     counts = {name: sum(change.verdict == name for change in changes) for name in ("worse", "better")}
     states = {name: sum(row.state == name for row in comparison.rows) for name in ("new", "removed", "not comparable")}
-    parts = [f"{count} metrics {name} beyond noise" for name, count in counts.items() if count]
+    states["incomplete"] = sum(row.state == "changed" and bool(row.reason) for row in comparison.rows)
+    parts = [f"{count} metric{'s' * (count != 1)} {name} beyond noise" for name, count in counts.items() if count]
     parts += [f"{count} {name}" for name, count in states.items() if count]
     text = ", ".join(parts) or "nothing beyond noise"
     return f"{text}; {len(broken)} rule{'s' * (len(broken) != 1)} broken" if broken else text
@@ -68,33 +70,45 @@ def _section(protocol: str, rows: list[Row], metrics: Sequence[str] | None) -> l
 def _line(row: Row, columns: Sequence[str]) -> str:
     changes = {change.metric: change for change in row.changes}
     cells = [_cell(changes.get(name)) for name in columns]
-    note = row.reason if row.state == "changed" else f"{row.state}{': ' + row.reason if row.reason else ''}"
+    note = row.reason or _elsewhere(row, columns)
+    if row.state != "changed":
+        note = f"{row.state}{': ' + row.reason if row.reason else ''}"
     return "| " + " | ".join([escape(row.title), *cells, escape(note)]) + " |"
 
 
+def _elsewhere(row: Row, columns: Sequence[str]) -> str:
+    """Name what changed where no column shows it."""
+    changed = [change.metric for change in row.changes if change.verdict != "same"]
+    if not changed or any(name in columns for name in changed):
+        return ""
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return f"changed: {', '.join(label(name) for name in changed[:_NAMED])}{more}"
+
+
 def _cell(change: Change | None) -> str:
-    if change is None or (change.base is None and change.head is None):
-        return "-"
+    if change is None:
+        return MISSING
+    places = decimals(change.metric)
     if change.head is None:
-        return f"{change.base:.2f} → -"
-    if change.base is None:
-        return f"{change.head:.2f}"
-    if change.verdict == "same":
-        return f"{change.head:.2f}"
+        return MISSING if change.base is None else f"{printed(change.base, places)} → {MISSING}"
+    if change.base is None or change.verdict == "same":
+        return printed(change.head, places)
     sign = _SIGNS[change.verdict]
     word = {"better": " better", "worse": " worse", "within noise": " ≈", "unknown": ""}[change.verdict]
-    return f"{change.head:.2f} ({change.head - change.base:+.2f}{word}){' ' + sign if sign else ''}"
+    difference = signed(change.head - change.base, places)
+    return f"{printed(change.head, places)} ({difference}{word}){' ' + sign if sign else ''}"
 
 
 def _footer(comparison: Comparison) -> list[str]:
-    interval = (
-        f"{comparison.interval}; ≈ is within noise: the interval holds 0. A difference without a word has no interval."
-        if comparison.interval
-        else "No intervals: nothing is known of noise."
-    )
+    interval = ""
+    if comparison.interval:
+        interval = f"{comparison.interval}; ≈ is within noise: the interval holds 0. "
+        interval += "A difference without a word has no interval. "
+    elif any(row.state != "same" for row in comparison.rows):
+        interval = "No intervals: nothing is known of noise. "
     sides = " → ".join(
         ", ".join(f"`{name}`" for name in names) or "unknown" for names in (comparison.base, comparison.head)
     )
     return [
-        f"<sub>Code {sides}. {interval} Errors in degrees, accuracies in percent; ↓ lower is better, ↑ higher.</sub>"
+        f"<sub>Code {sides}. {interval}Errors in degrees, accuracies in percent; ↓ lower is better, ↑ higher.</sub>"
     ]

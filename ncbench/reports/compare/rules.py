@@ -91,6 +91,22 @@ def violations(comparison: Comparison, rules: Sequence[Rule], *, strict: bool = 
     return found
 
 
+def require_metrics(metrics: Sequence[str], comparison: Comparison) -> None:
+    """Refuse a column that neither side has a number for, so that a typo does not pass as 'no change'.
+
+    Args:
+        metrics: Names of metrics.
+        comparison: Of all metrics.
+
+    Raises:
+        ScoreError: Naming the first unknown one, with a near one.
+    """
+    known = {change.metric for row in comparison.rows for change in row.changes}
+    for name in metrics:
+        if known and name not in known:
+            raise ScoreError(f"--metric '{name}': no such metric. {suggest(name, known)}")
+
+
 def _problem(rule: Rule, row: Row, strict: bool) -> str:
     if row.state == "new":
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import groupby
 
-from ncbench.reports.columns import MISSING, printed
+from ncbench.reports.columns import MISSING, signed
 from ncbench.reports.layout import Cell, Column, Table
 
 PLACE_NAMES = {1: "best", 2: "second", 3: "third"}
@@ -23,8 +23,7 @@ def difference_text(cell: Cell) -> str:
     """
     if not math.isfinite(cell.difference) or cell.text == MISSING:
         return ""
-    text = printed(cell.difference, len(cell.text.partition(".")[2]))
-    return text if text.startswith("-") else f"+{text}"
+    return signed(cell.difference, len(cell.text.partition(".")[2]))
 
 
 def detail(cell: Cell, column: Column) -> str:

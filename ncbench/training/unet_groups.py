@@ -1,4 +1,4 @@
-"""NormalCrafter's U-Net on several clips at once, and which of its parameters learn."""
+"""NormalCrafter's U-Net for training: its blocks by name, and which of its parameters learn."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
-
-from ncbench.models.adapters.normalcrafter_unet import PerFrameUNet
 
 Group = Literal["spatial", "in_out", "embeddings", "mixers", "temporal"]
 GROUPS: tuple[Group, ...] = ("spatial", "in_out", "embeddings", "mixers", "temporal")
@@ -25,50 +23,6 @@ _UNREACHED = (".norm2.", ".attn2.to_q.", ".attn2.to_k.")
 _BLOCKS = (".transformer_blocks.", ".temporal_transformer_blocks.")
 
 
-class ClipUNet(PerFrameUNet):
-    """The adapter's U-Net for B clips of one length.
-
-    The adapter's passes on one window of T frames. All that its blocks ask of the division into clips is the shape of
-    the mark that says of each frame whether it is a still, so that this alone is changed on its way into them.
-
-    Args:
-        network: Filled with its weights. Its parameters keep their names.
-    """
-
-    def __init__(self, network: UNetSpatioTemporalConditionModel) -> None:
-        super().__init__(network)
-        self._clips = 1
-        parts: Any = network  # torch types the parts of a module as tensors or modules
-        for block in [*parts.down_blocks, parts.mid_block, *parts.up_blocks]:
-            block.register_forward_pre_hook(self._divide, with_kwargs=True)
-
-    def forward(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        embeddings: torch.Tensor,
-        time_ids: torch.Tensor,
-        clips: int = 1,
-    ) -> torch.Tensor:
-        """Run B clips.
-
-        Args:
-            latents: (B T, in channels, h, w), clip after clip: noisy latents and, behind them, those of the frames.
-            timestep: (B T,) or (1,) float32, the c_noise of each frame's noise level.
-            embeddings: (B T, 1, D).
-            time_ids: (3,) float32: frames a second, motion bucket, noise augmentation.
-            clips: B.
-
-        Returns:
-            (B T, out channels, h, w).
-        """
-        self._clips = clips
-        return super().forward(latents, timestep, embeddings, time_ids)
-
-    def _divide(self, _: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
-        return args, {**kwargs, "image_only_indicator": kwargs["image_only_indicator"].reshape(self._clips, -1)}
-
-
 def block_of(network: UNetSpatioTemporalConditionModel, name: str) -> torch.nn.Module:
     """Find a block by the name that NormalCrafter's table 3 gives it.
 
@@ -82,7 +36,7 @@ def block_of(network: UNetSpatioTemporalConditionModel, name: str) -> torch.nn.M
     Raises:
         KeyError: There is no such block.
     """
-    parts: Any = network  # as above
+    parts: Any = network  # torch types the parts of a module as tensors or modules
     blocks = {f"down{index}": block for index, block in enumerate(parts.down_blocks)}
     blocks |= {f"up{index}": block for index, block in enumerate(parts.up_blocks)}
     found: torch.nn.Module = (blocks | {"mid": parts.mid_block})[name]
