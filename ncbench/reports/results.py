@@ -184,7 +184,7 @@ class Result:
         Raises:
             ScoreError: They are missing, or are not those that the result was made with.
         """
-        return UnitStatistics.load(self._own_file(UNITS_FILE))
+        return UnitStatistics.load(self.own_file(UNITS_FILE))
 
     def table_key(self) -> tuple[str, str, str, str]:
         """What two results must share to stand in one table: protocol, its hash, the data's digest, and the flow."""
@@ -196,9 +196,14 @@ class Result:
         Raises:
             ScoreError: They are missing, or are not those that the result was made with.
         """
-        return pd.read_parquet(self._own_file(FRAMES_FILE))
+        return pd.read_parquet(self.own_file(FRAMES_FILE))
 
-    def _own_file(self, name: str) -> Path:
+    def own_file(self, name: str) -> Path:
+        """Find a file beside the result.
+
+        Raises:
+            ScoreError: It is missing, or is not the one that the result was made with.
+        """
         path = self.folder / name
         if not path.is_file() or file_sha256(path) != self.values.files.get(name):
             raise ScoreError(f"{path}: is missing or is not the file that {RESULT_FILE} was made with. Evaluate again.")

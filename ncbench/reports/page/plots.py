@@ -15,7 +15,6 @@ from ncbench.evaluators.run import MEASURES_FILE, RESULT_FILE, SLICES_FILE
 from ncbench.evaluators.slices.hardest import Hardest, hardest
 from ncbench.evaluators.slices.scorer import ALL
 from ncbench.evaluators.statistics.units import UnitStatistics
-from ncbench.files import file_sha256
 from ncbench.reports.columns import label
 from ncbench.reports.layout import Table
 from ncbench.reports.results import Result
@@ -61,7 +60,7 @@ def read_frames(result: Result, metric: str) -> Frames:
     try:
         table = result.frames()
         if metric not in table:
-            measures = pd.read_parquet(_attached(result, MEASURES_FILE))
+            measures = pd.read_parquet(result.own_file(MEASURES_FILE))
             found = measures.loc[measures["metric"] == metric, ["sequence", "frame", "value"]]
             means = found.groupby(["sequence", "frame"], sort=False)["value"].mean().rename(metric).reset_index()
             table = table.merge(means, on=["sequence", "frame"], how="left")
@@ -82,16 +81,16 @@ def plot_data(table: Table, rows: list[Frames]) -> dict[str, Any]:
     """
     metric = primary_metric(table)
     flicker = next((name for name in _FLICKER if any(name in r.values.metrics for r in table.results)), None)
-    units = [_units(result) for result in table.results]
     return {
         "name": table.name,
         "metric": {"name": metric, "label": label(metric), "degrees": metric in ("mean", "median", "rmse")},
         "flicker": None if flicker is None else {"name": flicker, "label": label(flicker), "degrees": flicker != "opw"},
         "areaLimit": AREA_LIMIT,
         "curve": [number(value, 2) for value in _CURVE],
+        # the statistics of one model at a time: those of 200 would not fit in memory
         "models": [
-            _model(result, title, unit, metric, flicker)
-            for result, title, unit in zip(table.results, table.values.index, units, strict=True)
+            _model(result, title, _units(result), metric, flicker)
+            for result, title in zip(table.results, table.values.index, strict=True)
         ],
         "sequences": _sequences(rows, metric),
         "slices": _slices(table),
@@ -135,13 +134,6 @@ def _units(result: Result) -> UnitStatistics | None:
         return None
 
 
-def _attached(result: Result, name: str) -> Any:  # noqa: ANN401 - a Path
-    path = result.folder / name
-    if not path.is_file() or file_sha256(path) != result.values.files.get(name):
-        raise ScoreError(f"{path}: is missing or is not the file that {RESULT_FILE} was made with. Evaluate again.")
-    return path
-
-
 def _below(errors: np.ndarray[Any, Any], width: float, edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Share of errors strictly below each edge, where edges are whole numbers of bins."""
     total = np.concatenate([[0], np.cumsum(errors)])
@@ -181,7 +173,7 @@ def _slices(table: Table) -> dict[str, Any] | None:
     for result in table.results:
         found: dict[tuple[str, str], float] = {}
         try:
-            rows = pd.read_parquet(_attached(result, SLICES_FILE))
+            rows = pd.read_parquet(result.own_file(SLICES_FILE))
         except ScoreError:
             rows = pd.DataFrame()
         for row in rows.to_dict("records") if result.values.metrics else []:
