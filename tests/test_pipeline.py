@@ -21,7 +21,7 @@ SEQUENCES = [{"name": "one", "kind": "room"}, {"name": "two", "kind": "objects"}
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout of the pipeline with one small data set and two models."""
-    for folder in ("datasets", "evaluators", "models", "reports"):
+    for folder in ("datasets", "evaluators", "loaders", "models", "recipes", "reports"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("generated"))
     shutil.copytree(ROOT / "ncbench", tmp_path / "ncbench", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
@@ -29,6 +29,7 @@ def checkout(tmp_path):
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
     params = {"datasets": ["rooms"], "protocols": ["rooms"], "models": ["frontal", "depth_oracle"], "jobs": 1}
+    params |= {"training": {}, "train_options": "", "trained": []}  # learning takes minutes: tests/training
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     edit(tmp_path / "datasets" / "rooms.yaml", shard_rows=1)
     shrink(tmp_path, frames=2, height=24, width=32)
