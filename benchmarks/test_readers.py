@@ -144,7 +144,7 @@ def median_ratio(plain, reading, which):
 
 
 LONG = {"frames": 24, "height": 192, "width": 256, "seed": 5}
-COPIES = 56
+COPIES = 168
 KINDS = ("room", "outdoor", "objects")
 
 
@@ -218,7 +218,7 @@ def test_prepare(benchmark, long_set, tmp_path, capsys):
     def two_jobs():
         twos.append(finish(start_prepare(card, root, tmp_path / "two", 2)))
 
-    benchmark.pedantic(two_jobs, setup=take_turns, rounds=2)
+    benchmark.pedantic(two_jobs, setup=take_turns, rounds=1)
     rate = {1: frames / median_of(ones, 0), 2: frames / median_of(twos, 0)}
     faster = statistics.median(one[0] / two[0] for one, two in zip(ones, twos, strict=True))
     possible = statistics.median(2 * one[0] / pair[0] for one, pair in zip(ones, pairs, strict=True))
