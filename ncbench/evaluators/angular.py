@@ -47,7 +47,7 @@ def angular_error(preds: NDArray[np.floating], target: NDArray[np.floating]) -> 
         45.0
     """
     check_shapes(preds, target)
-    flat = kernel.angles(read_only(preds, np.float64).reshape(-1, 3), read_only(target, np.float64).reshape(-1, 3))
+    flat = kernel.angles(_read_only(preds, np.float64).reshape(-1, 3), _read_only(target, np.float64).reshape(-1, 3))
     return flat.reshape(preds.shape[:-1])
 
 
@@ -154,15 +154,15 @@ class AngularState:
         dtype = np.float32 if np.result_type(preds, target, np.float32) == np.float32 else np.float64
         histogram, sums = np.zeros(kernel.BINS, np.int64), np.zeros(kernel.SUMS, np.int64)
         kernel.add_vectors(
-            read_only(preds, dtype).reshape(-1),
-            read_only(target, dtype).reshape(-1),
-            read_only(inside, np.bool_).reshape(-1).view(np.uint8),
+            _read_only(preds, dtype).reshape(-1),
+            _read_only(target, dtype).reshape(-1),
+            _read_only(inside, np.bool_).reshape(-1).view(np.uint8),
             charge,
             histogram,
             sums,
         )
         check_target(int(sums[kernel.BAD_TARGET]))
-        return cls.from_sums(checked, histogram, sums)
+        return cls._from_sums(checked, histogram, sums)
 
     @classmethod
     def of(cls, errors: NDArray[np.float64], thresholds: Sequence[float], invalid_error: float) -> AngularState:
@@ -183,14 +183,13 @@ class AngularState:
             raise ScoreError(f"expected errors in [0, 180] degrees, found {np.nanmin(errors)} to {np.nanmax(errors)}")
         checked, charge = check_thresholds(thresholds), to_charge(invalid_error)
         histogram, sums = np.zeros(kernel.BINS, np.int64), np.zeros(kernel.SUMS, np.int64)
-        kernel.add_errors(read_only(errors, np.float64), charge, histogram, sums)
-        return cls.from_sums(checked, histogram, sums)
+        kernel.add_errors(_read_only(errors, np.float64), charge, histogram, sums)
+        return cls._from_sums(checked, histogram, sums)
 
     @classmethod
-    def from_sums(
+    def _from_sums(
         cls, thresholds: tuple[float, ...], histogram: NDArray[np.int64], sums: NDArray[np.int64]
     ) -> AngularState:
-        """Take what a kernel filled in: (BINS,) int64 histogram and (SUMS,) int64 sums."""
         squared = (int(sums[kernel.SQUARES_HIGH]) << kernel.LOW_BITS) + int(sums[kernel.SQUARES_LOW])
         counts = int(sums[kernel.COUNT]), int(sums[kernel.INVALID])
         return cls(thresholds, histogram, int(sums[kernel.TOTAL]), squared, *counts)
@@ -275,7 +274,7 @@ def check_invariants(metrics: dict[str, float], where: str) -> None:
             raise ScoreError(f"{where}: {lower} ({metrics[lower]}) exceeds {higher} ({metrics[higher]})")
 
 
-def read_only(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+def _read_only(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """Give kernels one kind of array: numba compiles anew for every mix of writable and read-only ones."""
     view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.datasets.formats.normal_maps import ColourArguments
 from ncbench.datasets.store import Store
 from ncbench.errors import ScoreError
 from ncbench.evaluators.flow.base import FlowSource
@@ -18,7 +17,7 @@ from ncbench.evaluators.flow.registry import choose_flow, load_flow
 from ncbench.evaluators.framing import frame_prediction
 from ncbench.evaluators.predictions import Prediction, PredictionSource
 from ncbench.evaluators.view import FloatMap, View, view_of
-from ncbench.protocol_card import Crop, ProtocolCard
+from ncbench.protocol_card import ProtocolCard
 
 _STILLS = 16
 """Frames of a piece where nothing is carried from one to the next: worth a file of its own when it is done, and few
@@ -116,20 +115,6 @@ class Examiner:
             normal = _into_camera(normal, view, first)
         framed = frame_prediction(normal, view, self.protocol)
         return framed, found.raw if framed is found.normal else None
-
-    def colours(self, found: Prediction, view: View) -> ColourArguments | None:
-        """Give the colours that a prediction consists of, where they are scored pixel by pixel as they are.
-
-        Args:
-            found: What the source gave.
-            view: The truth at its own size.
-
-        Returns:
-            What ``score_colours`` takes; None where the prediction has to be decoded, turned, cropped or resized first.
-        """
-        rules = self.protocol
-        as_it_is = rules.crop == Crop() and isinstance(rules.resolution, str) and rules.task == "normals"
-        return found.colours(view.size) if as_it_is and self.source.card.space == "camera" else None
 
     def flow_source(self, piece: Piece) -> FlowSource:
         """Choose where motion comes from, as the protocol says.

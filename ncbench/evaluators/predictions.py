@@ -5,14 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ncbench import catalog
 from ncbench.cards import ModelCard, digest, read_yaml
 from ncbench.datasets.formats.images import read_depth_file
-from ncbench.datasets.formats.normal_maps import ColourArguments, StoredNormals, open_normals
+from ncbench.datasets.formats.normal_maps import open_normals
 from ncbench.datasets.manifest import CARD
 from ncbench.datasets.store import Store, is_store, open_store
 from ncbench.errors import NcbenchError, ScoreError, StoreError
@@ -24,34 +23,20 @@ from ncbench.names import AxesName
 FOLDER_ADAPTER = "ncbench.models.predictions:Predictions"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says of one frame.
 
     Attributes:
-        unit: As ``normal``, where a store holds it.
-        file: Normals as a file holds them.
-        axes: The axes of ``file``.
+        normal: (h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer. None for depth.
         raw: The numbers as the file holds them, (h, w, 3) float32 in the declared axes; None where only unit vectors
             were kept or they were not asked for.
         depth: (h, w) float32, 0 where there is no answer; metres, or whatever the protocol aligns. None for normals.
     """
 
-    unit: FloatMap | None = None
-    file: StoredNormals | None = None
-    axes: AxesName = "opencv"
+    normal: FloatMap | None = None
     raw: FloatMap | None = None
     depth: FloatMap | None = None
-
-    @cached_property
-    def normal(self) -> FloatMap | None:
-        """(h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer; None for depth."""
-        return self.unit if self.file is None else self.file.unit(self.axes)[0]
-
-    def colours(self, size: tuple[int, int]) -> ColourArguments | None:
-        """Give what the normals are made of, where these are colours of a picture of this (height, width)."""
-        fits = self.file is not None and self.file.shape == size
-        return self.file.colours(self.axes) if self.file is not None and fits else None
 
 
 class PredictionSource(abc.ABC):
@@ -103,7 +88,7 @@ class StoredPredictions(PredictionSource):
     def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:  # noqa: ARG002 - not kept
         """Decode one row; its normals are canonical already."""
         if task == "normals":
-            return Prediction(unit=self.store.read(sequence, frame, ()).normal)
+            return Prediction(normal=self.store.read(sequence, frame, ()).normal)
         depth = self.store.read(sequence, frame, ("depth",)).depth
         if depth is None:
             raise StoreError(f"{self.store.path}: sequence '{sequence}', frame {frame} has no depth to score")
@@ -131,7 +116,7 @@ class FolderPredictions(PredictionSource):
         if task == "depth":
             return Prediction(depth=read_depth_file(path, key=self.files.key))
         stored = open_normals(path, key=self.files.key)
-        return Prediction(file=stored, axes=self.card.axes, raw=stored.as_stored()[0] if raw else None)
+        return Prediction(normal=stored.unit(self.card.axes)[0], raw=stored.as_stored()[0] if raw else None)
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
         """Name the files that are there by what tells git that a file is unchanged: size, times and inode.

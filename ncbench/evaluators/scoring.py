@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ncbench.datasets.formats.normal_maps import ColourArguments
 from ncbench.errors import NcbenchError
 from ncbench.evaluators.angular import AngularState
-from ncbench.evaluators.angular_colours import score_colours
 from ncbench.evaluators.examiner import Examiner, Piece
 from ncbench.evaluators.flow.base import FlowSource
 from ncbench.evaluators.framing import frame_view
@@ -96,22 +94,19 @@ def _score_normals(examiner: Examiner, piece: Piece) -> PieceScores:
     temporal = _temporal_scorer(examiner, piece)
     windows = [AngularState.empty(protocol.thresholds) for _ in piece.windows]
     total, rows, units = AngularState.empty(protocol.thresholds), [], []
-    whole = bool(slices or temporal)
-    for position, frame, answer in _answers(examiner, piece, whole=whole, coloured=not whole):
+    for position, frame, answer in _answers(examiner, piece, whole=bool(slices or temporal)):
         row: dict[str, Any] = {"sequence": piece.sequence, "frame": frame, "status": "scored", "error": ""}
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
             continue
         preds, view = answer
-        state = _state(preds, view, protocol)
+        state = AngularState.score(preds, view.normal, view.valid, protocol.thresholds, protocol.invalid_prediction)
         rows.append(row | {"pixels": state.count, "invalid": state.invalid} | state.metrics())
         units.append(UnitStatistics.of(piece.sequence, frame, state))
         total += state
         for number, window in enumerate(piece.windows):
             if position in window:
                 windows[number] += state
-        if isinstance(preds, tuple):
-            continue
         if slices:
             slices.add(preds, view)
         if temporal:
@@ -141,45 +136,29 @@ def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
             continue
-        preds, view = answer
-        assert not isinstance(preds, tuple)  # noqa: S101 - colours were not asked for
-        scorer.fit(preds, view)
-        rows.append(row | {"pixels": int(view.valid.sum()), "invalid": 0})
+        scorer.fit(*answer)
+        rows.append(row | {"pixels": int(answer[1].valid.sum()), "invalid": 0})
     failed = sum(row["status"] != "scored" for row in rows)
     measures = Measures(missing=dict.fromkeys(options.metrics, _FAILED.format(failed)))
     if not failed:
         for _, _, answer in _answers(examiner, piece, whole=True):
             assert not isinstance(answer, str)  # noqa: S101 - the first pass read the same frames
-            preds, view = answer
-            assert not isinstance(preds, tuple)  # noqa: S101 - colours were not asked for
-            scorer.add(preds, view)
+            scorer.add(*answer)
         measures = _depth_measures(scorer, flow)
     return PieceScores(rows, AngularState.empty(protocol.thresholds), [], None, None, measures)
 
 
-def _state(preds: FloatMap | ColourArguments, view: View, protocol: ProtocolCard) -> AngularState:
-    rules = protocol.thresholds, protocol.invalid_prediction
-    if isinstance(preds, tuple):
-        return score_colours(preds, view.normal, view.valid, *rules)
-    return AngularState.score(preds, view.normal, view.valid, *rules)
-
-
 def _answers(
-    examiner: Examiner, piece: Piece, *, whole: bool, coloured: bool = False
-) -> Iterator[tuple[int, int, tuple[FloatMap | ColourArguments, View] | str]]:
-    """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words.
-
-    With ``coloured``, predictions may come as the colours that they consist of.
-    """
+    examiner: Examiner, piece: Piece, *, whole: bool
+) -> Iterator[tuple[int, int, tuple[FloatMap, View] | str]]:
+    """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words."""
     first: View | None = None
     turned = examiner.source.card.space == "first_camera"
     for position, frame in enumerate(piece.frames):
         try:
             view = examiner.view(piece.sequence, frame, whole=whole, columns=_TURNED if turned else ())
             first = first or view
-            found = examiner.source.read(view.sequence, view.frame, examiner.protocol.task)
-            colours = examiner.colours(found, view) if coloured else None
-            preds = examiner.framed(found, view, first)[0] if colours is None else colours
+            preds, _ = examiner.preds(view, first)
             yield position, frame, (preds, frame_view(view, examiner.protocol))
         except NcbenchError as error:
             yield position, frame, str(error)

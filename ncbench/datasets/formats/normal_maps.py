@@ -20,9 +20,6 @@ from ncbench.geometry.axes import axes_matrix
 from ncbench.jit import jit
 from ncbench.settings import Settings
 
-ColourArguments = tuple[NDArray[Any], float, NDArray[Any], BoolMap, float, NDArray[np.float64]]
-"""Colours, scale, marks, allowed, min_norm and factors of ``take_colours``."""
-
 _NORMAL_CHANNELS = (("R", "G", "B"), ("X", "Y", "Z"))
 _LENGTH_SLACK = 0.05
 _SAMPLE = 1 << 13  # pixels
@@ -96,15 +93,6 @@ class StoredNormals:
         allowed = self.unmarked if keep is None else self.unmarked & keep
         return self._taken(allowed, factors, unit=True)
 
-    def colours(self, axes: str) -> ColourArguments | None:
-        """Give what ``take_colours`` makes the normals of ``unit(axes)`` of; None where no colours are stored.
-
-        Raises:
-            CardError: The axes are unknown.
-        """
-        factors = np.ascontiguousarray(np.diag(axes_matrix(axes, "opencv")), dtype=np.float64)
-        return None if self.marks is None else self._flat(self.unmarked, factors)
-
     def check_lengths(self) -> None:
         """Refuse true normals that are none: an 8-bit map is off by under 0.01, a resized one by more at edges alone.
 
@@ -127,15 +115,11 @@ class StoredNormals:
         if self.marks is None:
             return _take_vectors(self.vectors, allowed, self.min_norm, factors, unit=unit)
         taken, valid = np.empty(self.vectors.shape, dtype=np.float32), np.empty(allowed.shape, dtype=np.bool_)
-        take_colours(*self._flat(allowed, factors), unit, taken.reshape(-1), valid.reshape(-1))
+        colours, kept = (np.ascontiguousarray(part).reshape(-1) for part in (self.vectors, allowed))
+        scale = 2 / np.iinfo(colours.dtype).max
+        places = taken.reshape(-1), valid.reshape(-1)
+        _take_colours(colours, scale, self.marks, kept, self.min_norm, factors, unit, *places)
         return taken, valid
-
-    def _flat(self, allowed: BoolMap, factors: NDArray[np.float64]) -> ColourArguments:
-        """Give the kernel's first arguments."""
-        assert self.marks is not None  # noqa: S101 - asked for colours alone
-        colours = np.ascontiguousarray(self.vectors).reshape(-1)
-        kept = np.ascontiguousarray(allowed).reshape(-1)
-        return colours, 2 / np.iinfo(colours.dtype).max, self.marks, kept, self.min_norm, factors
 
 
 def open_normals(path: Path, *, key: str | None = None, invalid: InvalidRule | None = None) -> StoredNormals:
@@ -240,7 +224,7 @@ def _colours(pixels: NDArray[Any], rule: InvalidRule, path: Path) -> StoredNorma
 
 
 @jit()
-def take_colours(
+def _take_colours(
     colours: NDArray[Any],
     scale: float,
     marks: NDArray[Any],
@@ -253,16 +237,7 @@ def take_colours(
 ) -> None:
     """Do what ``_take`` does with the vectors that colours mean, block by block, so that they never reach memory.
 
-    Args:
-        colours: (3 N,) uint8 or uint16.
-        scale: Two over the largest colour.
-        marks: (K, 3) of the same type, colours that mean "none".
-        allowed: (N,) False where there is to be no normal.
-        min_norm: A shorter vector is no normal.
-        factors: (3,) what x, y and z are multiplied with.
-        unit: Whether to bring the vectors to unit length.
-        taken: (3 N,) filled with the normals, zero where there is none.
-        valid: (N,) filled with whether there is one.
+    ``scale`` is two over the largest colour; ``marks`` (K, 3), of the colours' type, mean "none".
     """
     vectors, unmarked = np.empty(3 * _BLOCK, np.float32), np.empty(_BLOCK, np.bool_)
     for start in range(0, len(valid), _BLOCK):
