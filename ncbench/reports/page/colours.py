@@ -8,9 +8,8 @@ import matplotlib as mpl
 import numpy as np
 
 from ncbench.reports.page.codes import text
+from ncbench.reports.pictures import ERROR_LIMIT
 
-ERROR_LIMIT = 60.0
-"""Degrees at the bright end."""
 FLICKER_LIMIT = 10.0
 """Degrees at both ends."""
 
