@@ -11,7 +11,8 @@ import typer.main
 import yaml
 
 from ncbench.cli import app
-from ncbench.datasets.store import decode_image, open_store
+from ncbench.datasets.pictures import decode_image
+from ncbench.datasets.store import open_store
 from ncbench.evaluators.angular import angular_error
 from ncbench.evaluators.slices.standard import named_slices
 from ncbench.evaluators.view import View

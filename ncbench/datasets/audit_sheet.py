@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from ncbench.datasets.audit import AuditReport
 from ncbench.datasets.audit_measure import frame_rays
 from ncbench.datasets.frame import Frame
-from ncbench.datasets.store import Store, decode_image, open_store
+from ncbench.datasets.pictures import decode_image
+from ncbench.datasets.store import Store, open_store
 from ncbench.geometry.axes import convert_axes
 
 Picture = NDArray[np.uint8]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.store import decode_image, open_store
+from ncbench.datasets.pictures import decode_image
+from ncbench.datasets.store import open_store
 from ncbench.engine.local import run
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Reading a store: its manifest, random access to frames, and whole clips as streams.
 
-Needs pyarrow and numpy alone, and Pillow for pictures. Shards are memory-mapped on first use, so that opening a large
+Needs pyarrow and numpy alone. Shards are memory-mapped on first use, so that opening a large
 store costs one small file, and worker processes share the page cache; a ``Store`` pickles as its path. Of a store
 behind a URL, shards are fetched on first use into a bounded cache (`ncbench.datasets.remote_store`).
 """
@@ -8,7 +8,6 @@ behind a URL, shards are fetched on first use into a bounded cache (`ncbench.dat
 from __future__ import annotations
 
 import bisect
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.manifest import MANIFEST, Manifest
@@ -309,30 +307,3 @@ def open_store(
 def is_store(path: str | Path) -> bool:
     """Say whether a folder holds a finished store, without opening it."""
     return (Path(path) / MANIFEST).is_file()
-
-
-def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode a picture with Pillow, to RGB.
-
-    Args:
-        data: PNG, JPEG or another format of 8 bits a channel, or 16-bit grey; alpha is dropped, grey repeated. (Readers
-            refuse pictures that EXIF data ask to turn.)
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        StoreError: The bytes are no such picture.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip, not scale
-                grey = (np.asarray(picture) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=-1)
-            if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr", "CMYK"):
-                raise StoreError(
-                    f"picture of mode {picture.mode}: expected 8 bits a channel. Convert it in the reader."
-                )
-            return np.array(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise StoreError(f"picture of {len(data)} bytes cannot be decoded ({error}). Run `ncbench verify`.") from error

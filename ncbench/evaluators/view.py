@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbench.datasets.frame import Frame
-from ncbench.datasets.store import decode_image
+from ncbench.datasets.pictures import decode_image
 
 BoolMap = NDArray[np.bool_]
 FloatMap = NDArray[np.float32]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.store import Store
 from ncbench.errors import StoreError
 from ncbench.geometry.axes import axes_matrix
@@ -18,7 +19,7 @@ from ncbench.loaders.augment import apply_change, draw_change
 from ncbench.loaders.maps import Maps
 from ncbench.loaders.memory import Memory
 from ncbench.loaders.mixture import ClipRef, Mixture
-from ncbench.loaders.pictures import PIXELS, decode_picture
+from ncbench.loaders.training_copy import PIXELS
 
 
 class Batch(TypedDict):
@@ -184,7 +185,7 @@ class _Decoding:
         if encoded is None:
             sequence, frame = store.locate(row)
             raise StoreError(f"{store.where}: sequence '{sequence}' frame {frame} has no picture to train on.")
-        image = encoded if picture == PIXELS else decode_picture(encoded)
+        image = encoded if picture == PIXELS else decode_image(encoded)
         return Maps(image=image, **found)
 
     def _place(self, name: str, places: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -12,12 +12,15 @@ from ncbench.cards import digest
 from ncbench.datasets.frame import Frame, Skipped
 from ncbench.datasets.lock import claimed
 from ncbench.datasets.manifest import CARD, Manifest, seal, unseal
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.schema import COLUMNS, store_schema
 from ncbench.datasets.shards import ShardRecord, open_shard, reusable, write_shard
 from ncbench.datasets.store import Store, is_store
 from ncbench.engine.local import run
 from ncbench.errors import StoreError
-from ncbench.loaders.pictures import PIXELS, decode_picture
+
+PIXELS = "rgb"
+"""Column of a training copy that holds lossless cells of pixels (`ncbench.datasets.cells.Codec.COLOURS`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _frames(task: _Task) -> Iterator[Frame | Skipped]:
     first = sum(shard.rows for shard in shards[: task.index])
     for row in range(first, first + shards[task.index].rows):
         frame = task.store[row]
-        pixels = None if frame.image is None else decode_picture(frame.image)
+        pixels = None if frame.image is None else decode_image(frame.image)
         yield replace(frame, image=None, extra={**frame.extra, PIXELS: pixels})
     yield from shards[task.index].skipped
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from ncbench.cards import ModelCard, digest, to_yaml
 from ncbench.datasets.frame import Frame
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.readers.base import Reader
 from ncbench.datasets.recipe import Recipe, stored_card
-from ncbench.datasets.store import Store, decode_image, open_store
+from ncbench.datasets.store import Store, open_store
 from ncbench.errors import ModelError
 from ncbench.models.base import Answer, Clip, Precision, Truth
 from ncbench.models.execution import Execution

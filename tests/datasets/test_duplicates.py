@@ -10,9 +10,10 @@ from PIL import Image
 from ncbench.datasets.duplicates import find_duplicates, hash_store, near_pairs, picture_hash
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.manifest import seal
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.schema import store_schema
 from ncbench.datasets.shards import write_shard
-from ncbench.datasets.store import decode_image, open_store
+from ncbench.datasets.store import open_store
 from ncbench.errors import StoreError
 
 BITS = st.lists(st.integers(0, 2**64 - 1), max_size=12)

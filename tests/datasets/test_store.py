@@ -13,9 +13,10 @@ from PIL import Image
 from ncbench.cards import digest
 from ncbench.datasets.frame import Frame
 from ncbench.datasets.manifest import Manifest, seal
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.schema import store_schema
 from ncbench.datasets.shards import SequenceRecord, shard_name, write_shard
-from ncbench.datasets.store import Store, decode_image, is_store, open_store
+from ncbench.datasets.store import Store, is_store, open_store
 from ncbench.errors import StoreError
 
 FRAMES = {"a": [2, 4, 6, 7], "b": [0]}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ncbench.datasets.integrity import verify
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.store import open_store
 from ncbench.errors import CardError, StoreError
 from ncbench.geometry.axes import AXES, convert_axes
@@ -13,7 +14,6 @@ from ncbench.loaders.batch import Batch
 from ncbench.loaders.clips import NormalClips, NormalFrames
 from ncbench.loaders.interop import arrow_table, decode_rows
 from ncbench.loaders.loader import Loader
-from ncbench.loaders.pictures import decode_picture
 from ncbench.loaders.training_copy import write_training_copy
 
 
@@ -31,7 +31,7 @@ def test_a_batch_without_changes_is_what_the_store_holds(moving, axes, image):
         for name in ("valid", "depth", "occluded", "intrinsics", "cam_to_world"):
             np.testing.assert_array_equal(batch[name][0, time], getattr(frame, name))
         np.testing.assert_array_equal(batch["flow"][0, time].permute(1, 2, 0), frame.flow)
-        picture = decode_picture(frame.image)
+        picture = decode_image(frame.image)
         scaled = picture / 127.5 - 1 if image == "float32" else picture
         np.testing.assert_allclose(batch["image"][0, time].permute(1, 2, 0), scaled, atol=1e-6)
 
@@ -114,7 +114,7 @@ def test_a_training_copy_gives_the_same_batches_from_pixels(moving, tmp_path):
         ):
             for name in ("image", "normal", "valid"):
                 assert torch.equal(left[name], right[name]), name
-    np.testing.assert_array_equal(copy[0].extra["rgb"], decode_picture(moving[0].image))
+    np.testing.assert_array_equal(copy[0].extra["rgb"], decode_image(moving[0].image))
     assert write_training_copy(moving, tmp_path / "copy") == manifest
     with pytest.raises(StoreError, match="is a training copy itself"):
         write_training_copy(copy, tmp_path / "again")
@@ -167,7 +167,7 @@ def test_hugging_face_datasets_reads_the_store_with_our_transform(moving):
         row, frame = rows[index], moving[index]
         for name in ("normal", "valid", "depth", "flow", "occluded", "intrinsics", "cam_to_world"):
             np.testing.assert_array_equal(row[name], getattr(frame, name))
-        np.testing.assert_array_equal(row["image"], decode_picture(frame.image))
+        np.testing.assert_array_equal(row["image"], decode_image(frame.image))
         assert (row["sequence"], row["frame"]) == (frame.sequence, frame.frame)
 
 

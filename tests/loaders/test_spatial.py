@@ -6,20 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncbench.datasets.mini.rooms import make_scene
+from ncbench.datasets.pictures import decode_image
 from ncbench.datasets.store import open_store
 from ncbench.errors import CardError
 from ncbench.geometry.cameras import pinhole_rays, unproject
 from ncbench.geometry.normals_from_depth import normals_by_cross_product
 from ncbench.loader_card import Resize
 from ncbench.loaders.maps import Maps
-from ncbench.loaders.pictures import decode_picture
 from ncbench.loaders.spatial import Box, crop_maps, flip_maps, resize_maps, resized_size
 
 
 def maps_of(folder, row):
     frame = open_store(folder)[row]
     names = ("normal", "valid", "depth", "flow", "occluded", "intrinsics", "cam_to_world")
-    return Maps(image=decode_picture(frame.image), **{name: getattr(frame, name) for name in names})
+    return Maps(image=decode_image(frame.image), **{name: getattr(frame, name) for name in names})
 
 
 def disagreement(maps):

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from ncbench import evaluate, open_store
 from ncbench.cli import app
-from ncbench.datasets.store import decode_image
+from ncbench.datasets.pictures import decode_image
 from ncbench.errors import ScoreError
 from ncbench.models.run import predict
 from ncbench.reports.build import report_tables

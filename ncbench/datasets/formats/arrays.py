@@ -1,4 +1,4 @@
-"""Raw arrays out of PNG, NPY and NPZ files: strict about damage, silent about meaning.
+"""Raw arrays out of NPY and NPZ files: strict about damage, silent about meaning.
 
 Every reader checks what a header claims before it allocates, and raises only :class:`~ncbench.errors.SourceError`.
 Meaning (depth, normals, masks) is given by the modules `images` and `normal_maps` beside it.
@@ -28,9 +28,6 @@ MAX_PIXELS = 1 << 28
 
 DAMAGED = "The file is damaged or is not what its name says: write or fetch it again"
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _DEFLATE_LIMIT = 1032  # no deflate stream expands further; a zip directory that claims more is lying
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -64,105 +61,6 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SourceError.at(path, f"expected {what}, but it cannot be read ({error.strerror})", DAMAGED) from error
-
-
-def read_png(path: Path) -> Pixels:
-    """Read a PNG at its own bit depth.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W) or (H, W, C) uint8 or uint16 with C = 3 (red, green, blue) or 4 (and alpha).
-
-    Raises:
-        SourceError: Unreadable, truncated or corrupt.
-    """
-    return decode_png(read_bytes(path, "a PNG picture"), path)
-
-
-def decode_png(content: bytes, path: Path) -> Pixels:
-    """Decode PNG bytes; see :func:`read_png`.
-
-    Args:
-        content: The encoded picture.
-        path: Where it came from, for the message.
-
-    Returns:
-        (H, W) or (H, W, C) uint8 or uint16.
-
-    Raises:
-        SourceError: Truncated or corrupt.
-    """
-    import cv2
-
-    pixels = _decode_bgr(content, path)
-    if pixels.ndim == 3:
-        to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cast("Pixels", cv2.cvtColor(pixels, to_rgb))
-    return pixels
-
-
-def check_png_decodes(content: bytes, path: Path) -> None:
-    """Decode PNG bytes fully and drop the pixels.
-
-    Args:
-        content: The encoded picture.
-        path: Where it came from, for the message.
-
-    Raises:
-        SourceError: Truncated or corrupt.
-    """
-    _decode_bgr(content, path)
-
-
-def _decode_bgr(content: bytes, path: Path) -> Pixels:
-    import cv2
-
-    check_png(content, path)
-    try:
-        # the only decoder here that keeps 16 bits of a colour PNG; it answers in BGR order
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise SourceError.at(path, f"expected a PNG picture, but it does not decode ({error})", DAMAGED) from error
-    if pixels is None:
-        raise SourceError.at(path, "expected a PNG picture, but its pixel data do not decode fully", DAMAGED)
-    return cast("Pixels", pixels)
-
-
-def check_png(content: bytes, path: Path) -> None:
-    """Check that PNG bytes are whole: signature, the checksum of every chunk, sane sides, and the end marker.
-
-    Args:
-        content: The encoded picture.
-        path: Where it came from, for the message.
-
-    Raises:
-        SourceError: One of these does not hold.
-    """
-    if content[:8] != _PNG_MAGIC:
-        raise SourceError.at(path, f"expected a PNG picture, found {content[:8]!r} at its start", DAMAGED)
-    position, kind = 8, b""
-    while kind != b"IEND":
-        if position + 12 > len(content):
-            raise SourceError.at(path, f"expected a whole PNG picture, but it ends after {len(content)} bytes", DAMAGED)
-        length = int.from_bytes(content[position : position + 4], "big")
-        kind = content[position + 4 : position + 8]
-        body = memoryview(content)[position + 4 : position + 8 + length]
-        checksum = content[position + 8 + length : position + 12 + length]
-        if len(checksum) < 4 or zlib.crc32(body) != int.from_bytes(checksum, "big"):
-            raise SourceError.at(path, f"PNG chunk {kind!r} at byte {position} is cut off or corrupt", DAMAGED)
-        if position == 8:
-            _check_png_header(bytes(body), path)
-        position += 12 + length
-
-
-def _check_png_header(body: bytes, path: Path) -> None:
-    if body[:4] != b"IHDR" or len(body) != 17:
-        raise SourceError.at(path, "expected a PNG header (IHDR) first", DAMAGED)
-    width, height = struct.unpack(">II", body[4:12])
-    if not 0 < width * height <= MAX_PIXELS:
-        raise SourceError.at(path, f"expected 1 to {MAX_PIXELS} pixels, found {width} x {height}", DAMAGED)
 
 
 def read_npy(path: Path) -> NDArray[Any]:

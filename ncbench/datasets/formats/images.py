@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.formats.arrays import DAMAGED, check_png_decodes, read_array, read_bytes, read_png
+from ncbench.datasets.formats.arrays import DAMAGED, read_array, read_bytes
 from ncbench.datasets.formats.exr import names_of_layer, read_exr
+from ncbench.datasets.formats.png import decode_png, read_png
 from ncbench.datasets.formats.sintel import read_dpt
 from ncbench.errors import SourceError
 
@@ -36,12 +37,12 @@ def read_image_bytes(path: Path) -> bytes:
     """
     content = read_bytes(path, "a picture")
     if path.suffix.lower() == ".png":
-        check_png_decodes(content, path)
+        decode_png(content, path)
         return content
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format == "PNG":
-                check_png_decodes(content, path)
+                decode_png(content, path)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1)
     except _NOT_A_PICTURE as error:

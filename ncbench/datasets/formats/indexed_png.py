@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.formats.arrays import DAMAGED, check_png, read_bytes
+from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
+from ncbench.datasets.formats.png import check_png
 from ncbench.errors import SourceError
 
 _LABELS = ("P", "L")

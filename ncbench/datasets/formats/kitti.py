@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncbench.datasets.formats.arrays import DAMAGED, read_bytes, read_png
+from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import FloatMap, Matrix
 from ncbench.errors import SourceError
 

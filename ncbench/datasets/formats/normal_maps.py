@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ncbench.datasets.formats.arrays import read_array, read_png
+from ncbench.datasets.formats.arrays import read_array
 from ncbench.datasets.formats.exr import names_of_layer, read_exr
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import BoolMap, FloatMap
 from ncbench.errors import SourceError
 from ncbench.geometry.axes import axes_matrix

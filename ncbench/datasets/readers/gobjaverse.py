@@ -19,8 +19,9 @@ from PIL import Image
 from pydantic import Field
 
 from ncbench.datasets.formats.archived_members import open_members
-from ncbench.datasets.formats.arrays import read_bytes, read_png
+from ncbench.datasets.formats.arrays import read_bytes
 from ncbench.datasets.formats.members import Members, hash_members
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.layout import require_folder, require_known, require_shape
 from ncbench.datasets.readers.normal_components import (

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ncbench.datasets.formats.arrays import DAMAGED, read_png
+from ncbench.datasets.formats.arrays import DAMAGED
 from ncbench.datasets.formats.camera_files import intrinsics_from_numbers, read_intrinsics
 from ncbench.datasets.formats.images import image_size, read_depth_file, read_image_bytes, read_mask
 from ncbench.datasets.formats.matlab import numbers, read_mat5
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.depth_normals import PlaneFit, plane_fit_normals, rays_of

@@ -16,9 +16,10 @@ import numpy as np
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
-from ncbench.datasets.formats.arrays import DAMAGED, read_bytes, read_png
+from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
 from ncbench.datasets.formats.images import image_size, read_image_bytes, read_mask
 from ncbench.datasets.formats.normal_maps import open_normals
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import BoolMap, FloatMap, Frame, Matrix
 from ncbench.datasets.readers.base import hash_files
 from ncbench.datasets.readers.layout import listing, require_folder, require_known, require_shape

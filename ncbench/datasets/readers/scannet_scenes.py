@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.formats.arrays import DAMAGED, read_bytes, read_png
+from ncbench.datasets.formats.arrays import DAMAGED, read_bytes
 from ncbench.datasets.formats.images import image_file_size
+from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.formats.sens import SensFile
 from ncbench.datasets.frame import FloatMap, Matrix
 from ncbench.datasets.readers.layout import numbered_files, require_folder, require_shape

@@ -1,0 +1,42 @@
+"""From a store's encoded pictures to RGB."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ncbench.datasets.formats.png import decode_rgb8
+from ncbench.errors import StoreError
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8]:
+    """Decode a picture to RGB, by Pillow but for plain PNG, where a faster decoder gives the same.
+
+    Args:
+        data: PNG, JPEG or another format of 8 bits a channel, or 16-bit grey; alpha is dropped, grey repeated. (Readers
+            refuse pictures that EXIF data ask to turn.)
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        StoreError: The bytes are no such picture.
+    """
+    plain = decode_rgb8(data)
+    if plain is not None:
+        return plain
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+                grey = (np.asarray(picture) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr", "CMYK"):
+                raise StoreError(
+                    f"picture of mode {picture.mode}: expected 8 bits a channel. Convert it in the reader."
+                )
+            return np.array(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StoreError(f"picture of {len(data)} bytes cannot be decoded ({error}). Run `ncbench verify`.") from error
