@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from ncbench.cli import bench, compare, data, loaders, train
 from ncbench.cli.cards import cards, datasets_app, models_app, protocols_app
 from ncbench.cli.options import STORES, Stores
+from ncbench.engine.process import tune_process
 from ncbench.errors import NcbenchError
 
 
@@ -80,4 +81,5 @@ def doctor(stores: Stores = STORES) -> None:
 
 def main() -> None:
     """Run the command line."""
+    tune_process()
     app()

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from ncbench.engine.process import tune_process
 from ncbench.errors import NcbenchError
 
 Item = TypeVar("Item")
@@ -92,6 +93,7 @@ def _share(
 def _begin(fn: Callable[[Any], Any]) -> None:
     """Make this process a worker for one function."""
     _worker.fn = fn
+    tune_process()
     _end_with_parent()
 
 

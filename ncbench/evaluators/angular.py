@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,10 @@ class AngularState:
 
         The median is within 0.0005 degrees of the exact one.
         """
+        return dict(self._metrics)
+
+    @cached_property
+    def _metrics(self) -> dict[str, float]:
         if self.count == 0:
             return {}
         values = {

@@ -18,10 +18,10 @@ from ncbench.cards import digest
 from ncbench.evaluators.angular import AngularState
 from ncbench.evaluators.examiner import Examiner, Piece
 from ncbench.evaluators.scoring import Measures, PieceScores
-from ncbench.evaluators.statistics.units import UnitStatistics
+from ncbench.evaluators.statistics.units import UnitStatistics, narrowed
 from ncbench.files import TEMPORARY_SUFFIX, writing
 
-LAYOUT = 1
+LAYOUT = 2
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _UNITS = "units_"
 _SLICES = "slices_"
@@ -110,7 +110,7 @@ def _to_arrays(scores: PieceScores) -> dict[str, NDArray[Any]]:
     }
     arrays: dict[str, NDArray[Any]] = {
         "text": np.frombuffer(json.dumps(text).encode(), np.uint8),
-        "histogram": state.histogram,
+        "histogram": narrowed(np.trim_zeros(state.histogram, "b")),  # most of its bins are beyond any error
     }
     if scores.units:
         arrays |= {_UNITS + name: value for name, value in scores.units.to_arrays().items()}
@@ -122,9 +122,11 @@ def _to_arrays(scores: PieceScores) -> dict[str, NDArray[Any]]:
 def _from_arrays(arrays: dict[str, NDArray[Any]]) -> PieceScores:
     text = json.loads(arrays["text"].tobytes())
     units = _with_prefix(arrays, _UNITS)
+    empty = AngularState.empty(text["thresholds"])
+    empty.histogram[: len(arrays["histogram"])] = arrays["histogram"]
     return PieceScores(
         rows=text["rows"],
-        state=AngularState(tuple(text["thresholds"]), arrays["histogram"], *text["sums"]),
+        state=AngularState(empty.thresholds, empty.histogram, *text["sums"]),
         clips=text["clips"],
         units=UnitStatistics.from_arrays(units) if units else None,
         slices=_with_prefix(arrays, _SLICES) or None,

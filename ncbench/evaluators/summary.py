@@ -13,6 +13,7 @@ from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import AngularState, check_invariants, metric_name
 from ncbench.evaluators.pooling import mean_of
 from ncbench.evaluators.scoring import Measures, PieceScores, slice_scorer
+from ncbench.evaluators.statistics.bootstrap import intervals
 from ncbench.evaluators.statistics.units import UnitStatistics
 from ncbench.protocol_card import ProtocolCard
 
@@ -187,8 +188,6 @@ def _intervals(scores: Scores) -> dict[str, Any]:
     rules, protocol = scores.protocol.intervals, scores.protocol
     if scores.units is None or rules.resamples == 0:
         return {}
-    from ncbench.evaluators.statistics.bootstrap import intervals  # brings scipy.stats, which is slow to import
-
     table = intervals(
         scores.units,
         protocol.pooling,

@@ -136,8 +136,7 @@ class UnitStatistics:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Give every attribute as an array, none of them of objects, for a file of one's own; bytes are not wasted."""
         arrays = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
-        most = int(self.histogram.max(initial=0))
-        return arrays | {"histogram": self.histogram.astype(np.min_scalar_type(most))}
+        return arrays | {"histogram": narrowed(self.histogram)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> UnitStatistics:
@@ -189,3 +188,8 @@ class UnitStatistics:
                 return cls.from_arrays(stored)
         except _DAMAGED as error:
             raise ScoreError(f"{path}: holds no frame statistics ({error}). Evaluate again.") from error
+
+
+def narrowed(counts: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Give counts, none negative, in the smallest type that holds them all."""
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))

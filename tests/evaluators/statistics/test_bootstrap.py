@@ -1,6 +1,7 @@
 """Intervals against scipy on plain arrays, closed forms, and their own promise: coverage."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ncbench.errors import ScoreError
 from ncbench.evaluators.angular import AngularState
+from ncbench.evaluators.statistics import bootstrap
 from ncbench.evaluators.statistics.bootstrap import intervals
 from ncbench.evaluators.statistics.pooling import pool_units, weighted_median
 from ncbench.evaluators.statistics.units import UnitStatistics
@@ -100,6 +102,32 @@ def test_the_interval_is_scipys_on_the_plain_numbers():
         assert got == pytest.approx(tuple(plain.confidence_interval), abs=2e-6)
     assert table["unit"].eq("frames").all()
     assert table["units"].eq(25).all()
+
+
+@pytest.mark.parametrize("method", ["percentile", "BCa"])
+@pytest.mark.parametrize("units", [2, 7, 40])
+def test_intervals_of_any_metric_are_scipys_draw_for_draw(units, method, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_BATCH_NUMBERS", 1000)  # several batches, also of units left out
+    # whole numbers: sums do not depend on their order, so that the same units drawn in another order are a tie for both
+    values = np.ceil(np.random.default_rng(units).gamma(2, 50, size=(units, 2)))
+
+    def pooled(weights):
+        mean = weights @ values / weights.sum(axis=1, keepdims=True)
+        return np.column_stack([mean[:, 0], mean[:, 1] ** 3, mean[:, 0] / mean[:, 1]])
+
+    def plain(first, second, axis):
+        one, two = first.mean(axis=axis), second.mean(axis=axis)
+        return np.stack([one, two**3, one / two])
+
+    low, high, used = bootstrap.bootstrap_interval(pooled, units, 90, 500, method, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy says that an interval of two units is not defined
+        settings = {"paired": True, "vectorized": True, "confidence_level": 0.9, "n_resamples": 500, "method": method}
+        found = scipy.stats.bootstrap(values.T, plain, rng=np.random.default_rng(5), **settings)
+    defined = np.isfinite(found.confidence_interval.low)
+    assert [method if good else "percentile" for good in defined] == used
+    ends = np.array([low, high])
+    np.testing.assert_allclose(ends[:, defined], np.array(found.confidence_interval)[:, defined], rtol=1e-12)
 
 
 def single_pixels(sequences, degrees):
