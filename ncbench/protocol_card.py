@@ -240,6 +240,10 @@ class ProtocolCard(Settings):
         """Return the part of the card that a number depends on; prose and expected values are left out."""
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in _PROSE}
 
+    def keeps_pixels(self) -> bool:
+        """Say whether predictions of the truth's size are scored pixel by pixel, neither cut nor resized."""
+        return self.crop == Crop() and isinstance(self.resolution, str)
+
     def resolution_text(self) -> str:
         """Spell the resolution for a table: ``native`` or ``384x512`` (height x width)."""
         size = self.resolution

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from ncbench.errors import ScoreError
 from ncbench.evaluators import angular_kernel as kernel
 from ncbench.evaluators.angular_checks import check_mask, check_shapes, check_target, check_thresholds, to_charge
+from ncbench.evaluators.angular_colours import add_colours
+from ncbench.geometry.encoding import ColourMap
 
 THRESHOLDS = (5.0, 7.5, 11.25, 22.5, 30.0)
 """Degrees; what the field reports."""
@@ -151,19 +153,53 @@ class AngularState:
         """
         check_shapes(preds, target)
         inside = check_mask(mask, preds.shape[:-1])
-        checked, charge = check_thresholds(thresholds), to_charge(invalid_error)
         dtype = np.float32 if np.result_type(preds, target, np.float32) == np.float32 else np.float64
-        histogram, sums = np.zeros(kernel.BINS, np.int64), np.zeros(kernel.SUMS, np.int64)
-        kernel.add_vectors(
+        fill = partial(
+            kernel.add_vectors,
             _read_only(preds, dtype).reshape(-1),
             _read_only(target, dtype).reshape(-1),
             _read_only(inside, np.bool_).reshape(-1).view(np.uint8),
-            charge,
-            histogram,
-            sums,
         )
-        check_target(int(sums[kernel.BAD_TARGET]))
-        return cls._from_sums(checked, histogram, sums)
+        return cls._filled(fill, thresholds, invalid_error)
+
+    @classmethod
+    def score_colours(
+        cls,
+        preds: ColourMap,
+        target: NDArray[np.floating],
+        mask: NDArray[np.bool_] | None = None,
+        thresholds: Sequence[float] = THRESHOLDS,
+        invalid_error: float = INVALID_ERROR,
+    ) -> AngularState:
+        """Compare the pixels of a picture with the truth, without decoding them to vectors first.
+
+        Args:
+            preds: (H, W, 3) predictions. Pixels inside the mask that mean "no normal" are charged ``invalid_error`` and
+                counted in ``invalid``.
+            target: As for ``score``.
+            mask: As for ``score``.
+            thresholds: As for ``score``.
+            invalid_error: As for ``score``.
+
+        Returns:
+            The state: that of ``score`` of the decoded vectors, but for what rounding these to unit length moves.
+
+        Raises:
+            ScoreError: As ``score``.
+        """
+        check_shapes(preds.pixels, target)
+        inside = check_mask(mask, preds.pixels.shape[:-1])
+        fill = partial(
+            add_colours,
+            _read_only(preds.pixels, preds.pixels.dtype.type).reshape(-1),
+            _read_only(preds.allowed, np.bool_).reshape(-1).view(np.uint8),
+            _read_only(preds.marks, preds.marks.dtype.type),
+            preds.min_norm,
+            preds.factors,
+            _read_only(target, np.float32).reshape(-1),
+            _read_only(inside, np.bool_).reshape(-1).view(np.uint8),
+        )
+        return cls._filled(fill, thresholds, invalid_error)
 
     @classmethod
     def of(cls, errors: NDArray[np.float64], thresholds: Sequence[float], invalid_error: float) -> AngularState:
@@ -182,18 +218,18 @@ class AngularState:
         """
         if np.any((errors < 0) | (errors > 180)):
             raise ScoreError(f"expected errors in [0, 180] degrees, found {np.nanmin(errors)} to {np.nanmax(errors)}")
-        checked, charge = check_thresholds(thresholds), to_charge(invalid_error)
-        histogram, sums = np.zeros(kernel.BINS, np.int64), np.zeros(kernel.SUMS, np.int64)
-        kernel.add_errors(_read_only(errors, np.float64), charge, histogram, sums)
-        return cls._from_sums(checked, histogram, sums)
+        return cls._filled(partial(kernel.add_errors, _read_only(errors, np.float64)), thresholds, invalid_error)
 
     @classmethod
-    def _from_sums(
-        cls, thresholds: tuple[float, ...], histogram: NDArray[np.int64], sums: NDArray[np.int64]
-    ) -> AngularState:
+    def _filled(cls, fill: Callable[..., None], thresholds: Sequence[float], invalid_error: float) -> AngularState:
+        """Make a state of what a kernel adds, called with the charge of a missing direction, histogram and sums."""
+        checked, charge = check_thresholds(thresholds), to_charge(invalid_error)
+        histogram, sums = np.zeros(kernel.BINS, np.int64), np.zeros(kernel.SUMS, np.int64)
+        fill(charge, histogram, sums)
+        check_target(int(sums[kernel.BAD_TARGET]))
         squared = (int(sums[kernel.SQUARES_HIGH]) << kernel.LOW_BITS) + int(sums[kernel.SQUARES_LOW])
         counts = int(sums[kernel.COUNT]), int(sums[kernel.INVALID])
-        return cls(thresholds, histogram, int(sums[kernel.TOTAL]), squared, *counts)
+        return cls(checked, histogram, int(sums[kernel.TOTAL]), squared, *counts)
 
     def __add__(self, other: AngularState) -> AngularState:
         if self.thresholds != other.thresholds:

@@ -25,6 +25,7 @@ BINS_PER_DEGREE: Final = 1000
 BINS: Final = 180 * BINS_PER_DEGREE + 1
 SHIFT: Final = 10
 UNITS: Final = BINS_PER_DEGREE << SHIFT
+BLOCK: Final = 2048
 
 # places in the array of sums; a sum of squares can need more than 64 bits, so it is kept in two parts
 TOTAL, SQUARES_HIGH, SQUARES_LOW, COUNT, INVALID, BAD_TARGET, SUMS = range(7)
@@ -32,7 +33,6 @@ LOW_BITS: Final = 32
 
 _IN_BIN = (1 << SHIFT) - 1
 _LOW_MASK = (1 << LOW_BITS) - 1
-_BLOCK = 2048
 _RUN = 256  # squares of 256 errors of 180 degrees fit a signed 64-bit sum, those of 512 do not
 _SMALLEST, _LARGEST = 1e-200, 1e200  # of (|a| |b|)^2; beyond, vectors are scaled first
 
@@ -108,17 +108,34 @@ def add_vectors(
         histogram: (BINS,) int64, added to.
         sums: (SUMS,) int64, added to; of ``BAD_TARGET`` pixels nothing else is counted.
     """
-    squares, cosines = np.empty(_BLOCK), np.empty(_BLOCK)
-    units, edges = np.empty(_BLOCK, np.int32), np.empty(_BLOCK + 1, np.int32)
-    for start in range(0, len(mask), _BLOCK):
-        stop = min(start + _BLOCK, len(mask))
+    squares, cosines = np.empty(BLOCK), np.empty(BLOCK)
+    units, edges = np.empty(BLOCK, np.int32), np.empty(BLOCK + 1, np.int32)
+    for start in range(0, len(mask), BLOCK):
+        stop = min(start + BLOCK, len(mask))
         a, b, inside = preds[3 * start : 3 * stop], target[3 * start : 3 * stop], mask[start:stop]
-        _multiply(a, b, squares, cosines)
-        if _measure(squares, cosines, inside, units):
-            _repair(a, b, inside, charge, units, sums)
-        found = _count(units, inside, histogram, edges)
-        _settle(a, b, edges[:found], units, histogram)
-        _sum(units[: stop - start], inside, sums)
+        add_block(a, b, inside, charge, squares, cosines, units, edges, histogram, sums)
+
+
+@jit()
+def add_block(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    inside: NDArray[np.uint8],
+    charge: int,
+    squares: NDArray[np.float64],
+    cosines: NDArray[np.float64],
+    units: NDArray[np.int32],
+    edges: NDArray[np.int32],
+    histogram: NDArray[np.int64],
+    sums: NDArray[np.int64],
+) -> None:
+    """Do what ``add_vectors`` does with up to ``BLOCK`` pixels; the arrays after ``charge`` are room to work in."""
+    _multiply(a, b, squares, cosines)
+    if _measure(squares, cosines, inside, units):
+        _repair(a, b, inside, charge, units, sums)
+    found = _count(units, inside, histogram, edges)
+    _settle(a, b, edges[:found], units, histogram)
+    _sum(units[: len(inside)], inside, sums)
 
 
 @jit()

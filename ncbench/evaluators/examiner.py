@@ -15,8 +15,9 @@ from ncbench.evaluators.flow.base import FlowSource
 from ncbench.evaluators.flow.cache import CachedFlow
 from ncbench.evaluators.flow.registry import choose_flow, load_flow
 from ncbench.evaluators.framing import frame_prediction
-from ncbench.evaluators.predictions import Prediction, PredictionSource
+from ncbench.evaluators.predictions import PredictionSource
 from ncbench.evaluators.view import FloatMap, View, view_of
+from ncbench.geometry.encoding import ColourMap
 from ncbench.protocol_card import ProtocolCard
 
 _STILLS = 16
@@ -75,46 +76,60 @@ class Examiner:
         following = frames[place] if place < len(frames) else None
         return view_of(self.target.read(sequence, frame, None if whole else columns), following)
 
-    def preds(self, view: View, first: View | None, *, raw: bool = False) -> tuple[FloatMap, FloatMap | None]:
+    def preds(self, view: View, first: View | None) -> FloatMap:
         """Read the prediction of one frame and bring it onto the scored pixels.
 
         Args:
             view: The truth at its own size.
             first: The sequence's first scored frame, for models that answer in its camera's frame.
-            raw: Also give the numbers as the file holds them.
 
         Returns:
-            (H, W, 3) float32 normals in the axes of the view's own camera, or (H, W) float32 depth; and, where they are
-            wanted and known and the pixels are the file's own, the numbers as the file holds them.
+            (H, W, 3) float32 normals in the axes of the view's own camera, or (H, W) float32 depth.
 
         Raises:
             NcbenchError: There is no prediction, or it does not fit the truth.
         """
-        return self.framed(self.source.read(view.sequence, view.frame, self.protocol.task, raw=raw), view, first)
+        if self.protocol.task == "depth":
+            return frame_prediction(self.source.read_depth(view.sequence, view.frame), view, self.protocol)
+        return self.framed(self.source.read(view.sequence, view.frame).normal, view, first)
 
-    def framed(self, found: Prediction, view: View, first: View | None) -> tuple[FloatMap, FloatMap | None]:
-        """Bring a prediction that was read already onto the scored pixels.
+    def preds_for_angles(self, view: View, first: View | None) -> FloatMap | ColourMap:
+        """Read what angles alone need, and decode no picture whose pixels can be compared as they are.
 
         Args:
-            found: What the source gave for the protocol's task.
             view: As for ``preds``.
             first: As for ``preds``.
 
         Returns:
-            As ``preds``.
+            Normals as ``preds`` gives them, or colours that mean such normals.
 
         Raises:
-            NcbenchError: It does not fit the truth.
+            NcbenchError: As ``preds``.
         """
-        if self.protocol.task == "depth":
-            assert found.depth is not None  # noqa: S101 - read with task depth
-            return frame_prediction(found.depth, view, self.protocol), None
-        assert found.normal is not None  # noqa: S101 - read with task normals
-        normal = found.normal
+        found = self.source.read(view.sequence, view.frame)
+        as_they_are = self.protocol.keeps_pixels() and self.source.card.space == "camera"
+        colours = found.colours if as_they_are else None
+        if colours is not None and colours.pixels.shape[:2] == view.size:
+            return colours
+        return self.framed(found.normal, view, first)
+
+    def framed(self, normal: FloatMap, view: View, first: View | None) -> FloatMap:
+        """Bring normals that were read already onto the scored pixels.
+
+        Args:
+            normal: (h, w, 3) float32 in OpenCV axes, zero where there is no answer.
+            view: As for ``preds``.
+            first: As for ``preds``.
+
+        Returns:
+            As ``preds``; the argument itself where nothing is to be done.
+
+        Raises:
+            NcbenchError: They do not fit the truth.
+        """
         if self.source.card.space == "first_camera":
             normal = _into_camera(normal, view, first)
-        framed = frame_prediction(normal, view, self.protocol)
-        return framed, found.raw if framed is found.normal else None
+        return frame_prediction(normal, view, self.protocol)
 
     def flow_source(self, piece: Piece) -> FlowSource:
         """Choose where motion comes from, as the protocol says.

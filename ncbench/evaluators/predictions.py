@@ -5,17 +5,19 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ncbench import catalog
 from ncbench.cards import ModelCard, digest, read_yaml
 from ncbench.datasets.formats.images import read_depth_file
-from ncbench.datasets.formats.normal_maps import open_normals
+from ncbench.datasets.formats.normal_maps import StoredNormals, open_normals
 from ncbench.datasets.manifest import CARD
 from ncbench.datasets.store import Store, is_store, open_store
 from ncbench.errors import NcbenchError, ScoreError, StoreError
 from ncbench.evaluators.view import FloatMap
+from ncbench.geometry.encoding import ColourMap
 from ncbench.models.predictions import PredictionFiles
 from ncbench.models.run import RUN_FILE, prediction_folder, prediction_identity, read_run
 from ncbench.names import AxesName
@@ -23,20 +25,48 @@ from ncbench.names import AxesName
 FOLDER_ADAPTER = "ncbench.models.predictions:Predictions"
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model says of one frame.
+@dataclass(frozen=True)
+class StoredMap:
+    """Normals in a file of their own, decoded when they are asked for.
 
     Attributes:
-        normal: (h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer. None for depth.
-        raw: The numbers as the file holds them, (h, w, 3) float32 in the declared axes; None where only unit vectors
-            were kept or they were not asked for.
-        depth: (h, w) float32, 0 where there is no answer; metres, or whatever the protocol aligns. None for normals.
+        stored: As the file holds them.
+        axes: In which axes that is.
     """
 
-    normal: FloatMap | None = None
-    raw: FloatMap | None = None
-    depth: FloatMap | None = None
+    stored: StoredNormals
+    axes: AxesName
+
+    @cached_property
+    def normal(self) -> FloatMap:
+        """(h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer."""
+        return self.stored.unit(self.axes)[0]
+
+    @cached_property
+    def raw(self) -> FloatMap:
+        """(h, w, 3) float32, the numbers as the file holds them."""
+        return self.stored.as_stored()[0]
+
+    @property
+    def colours(self) -> ColourMap | None:
+        """The pixels, where the file is a picture."""
+        return self.stored.colours(self.axes)
+
+
+@dataclass(frozen=True)
+class CanonicalMap:
+    """Normals that were kept as unit vectors.
+
+    Attributes:
+        normal: (h, w, 3) float32 unit vectors in OpenCV axes, zero where there is no answer.
+    """
+
+    normal: FloatMap
+    raw: None = None
+    colours: None = None
+
+
+NormalPrediction = StoredMap | CanonicalMap
 
 
 class PredictionSource(abc.ABC):
@@ -49,17 +79,30 @@ class PredictionSource(abc.ABC):
     card: ModelCard
 
     @abc.abstractmethod
-    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:
-        """Read one frame.
+    def read(self, sequence: str, frame: int) -> NormalPrediction:
+        """Read the normals of one frame.
 
         Args:
             sequence: Name of the clip.
             frame: The data set's frame index.
-            task: ``normals`` or ``depth``.
-            raw: Also give the numbers as the file holds them, where they are known.
 
         Returns:
             The prediction.
+
+        Raises:
+            NcbenchError: There is none, or it is damaged.
+        """
+
+    @abc.abstractmethod
+    def read_depth(self, sequence: str, frame: int) -> FloatMap:
+        """Read the depth of one frame.
+
+        Args:
+            sequence: As for ``read``.
+            frame: As for ``read``.
+
+        Returns:
+            (h, w) float32, 0 where there is no answer; metres, or whatever the protocol aligns.
 
         Raises:
             NcbenchError: There is none, or it is damaged.
@@ -85,14 +128,16 @@ class StoredPredictions(PredictionSource):
     store: Store
     card: ModelCard
 
-    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:  # noqa: ARG002 - not kept
+    def read(self, sequence: str, frame: int) -> CanonicalMap:
         """Decode one row; its normals are canonical already."""
-        if task == "normals":
-            return Prediction(normal=self.store.read(sequence, frame, ()).normal)
+        return CanonicalMap(self.store.read(sequence, frame, ()).normal)
+
+    def read_depth(self, sequence: str, frame: int) -> FloatMap:
+        """Decode one row's depth."""
         depth = self.store.read(sequence, frame, ("depth",)).depth
         if depth is None:
             raise StoreError(f"{self.store.path}: sequence '{sequence}', frame {frame} has no depth to score")
-        return Prediction(depth=depth)
+        return depth
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:  # noqa: ARG002 - the whole store has one digest
         """Name the store's content."""
@@ -110,13 +155,13 @@ class FolderPredictions(PredictionSource):
     files: PredictionFiles
     card: ModelCard
 
-    def read(self, sequence: str, frame: int, task: str, *, raw: bool = False) -> Prediction:
-        """Read one file: normals as PNG, NPY, NPZ or EXR; depth as PNG (16 bits), NPY, NPZ, EXR or DPT."""
-        path = self.files.path(sequence, frame)
-        if task == "depth":
-            return Prediction(depth=read_depth_file(path, key=self.files.key))
-        stored = open_normals(path, key=self.files.key)
-        return Prediction(normal=stored.unit(self.card.axes)[0], raw=stored.as_stored()[0] if raw else None)
+    def read(self, sequence: str, frame: int) -> StoredMap:
+        """Read one file: PNG, NPY, NPZ or EXR."""
+        return StoredMap(open_normals(self.files.path(sequence, frame), key=self.files.key), self.card.axes)
+
+    def read_depth(self, sequence: str, frame: int) -> FloatMap:
+        """Read one file: PNG (16 bits), NPY, NPZ, EXR or DPT."""
+        return read_depth_file(self.files.path(sequence, frame), key=self.files.key)
 
     def fingerprint(self, sequence: str, frames: Sequence[int]) -> str:
         """Name the files that are there by what tells git that a file is unchanged: size, times and inode.

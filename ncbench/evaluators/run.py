@@ -115,11 +115,11 @@ def probe(source: PredictionSource, target: Store, protocol: ProtocolCard, *, jo
         first = None
         if source.card.space == "first_camera":
             first = examiner.view(sequence, sequences[sequence][0], whole=False, columns=_PROBED)
-        found = source.read(sequence, frame, "normals", raw=True)
-        if found.normal is not None and found.normal.shape[:2] == view.size[::-1] != view.size:
+        found = source.read(sequence, frame)
+        if found.normal.shape[:2] == view.size[::-1] != view.size:
             return found.normal, found.raw, view  # lying on its side: the probe says so
-        preds, raw = examiner.framed(found, view, first)
-        return preds, raw, frame_view(view, protocol)
+        preds = examiner.framed(found.normal, view, first)
+        return preds, found.raw if preds is found.normal else None, frame_view(view, protocol)
 
     rule = Rule(share=protocol.probe.share, degrees=protocol.probe.degrees)
     diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule), jobs=jobs)

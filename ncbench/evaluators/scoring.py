@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from ncbench.evaluators.examiner import Examiner, Piece
 from ncbench.evaluators.flow.base import FlowSource
 from ncbench.evaluators.framing import frame_view
 from ncbench.evaluators.statistics.units import UnitStatistics
-from ncbench.evaluators.view import FloatMap, View
+from ncbench.evaluators.view import View
+from ncbench.geometry.encoding import ColourMap
 from ncbench.protocol_card import ProtocolCard
 
 if TYPE_CHECKING:  # most protocols need none of these, and importing them takes as long as dozens of pictures
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # most protocols need none of these, and importing them takes
     from ncbench.evaluators.temporal.scorer import TemporalScorer
 
 _TURNED = ("depth", "cam_to_world")  # of models that answer in the first camera's frame; depth guides resizing
+Preds = TypeVar("Preds")
 _FAILED = "{} frames could not be read, and nothing is averaged over a part"
 
 
@@ -94,23 +96,29 @@ def _score_normals(examiner: Examiner, piece: Piece) -> PieceScores:
     temporal = _temporal_scorer(examiner, piece)
     windows = [AngularState.empty(protocol.thresholds) for _ in piece.windows]
     total, rows, units = AngularState.empty(protocol.thresholds), [], []
-    for position, frame, answer in _answers(examiner, piece, whole=bool(slices or temporal)):
+    whole = bool(slices or temporal)
+    read = examiner.preds if whole else examiner.preds_for_angles
+    for position, frame, answer in _answers(examiner, piece, read, whole=whole):
         row: dict[str, Any] = {"sequence": piece.sequence, "frame": frame, "status": "scored", "error": ""}
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
             continue
         preds, view = answer
-        state = AngularState.score(preds, view.normal, view.valid, protocol.thresholds, protocol.invalid_prediction)
+        compared = view.normal, view.valid, protocol.thresholds, protocol.invalid_prediction
+        if isinstance(preds, ColourMap):
+            state = AngularState.score_colours(preds, *compared)
+        else:
+            state = AngularState.score(preds, *compared)
+            if slices:
+                slices.add(preds, view)
+            if temporal:
+                temporal[1].add(preds, view)
         rows.append(row | {"pixels": state.count, "invalid": state.invalid} | state.metrics())
         units.append(UnitStatistics.of(piece.sequence, frame, state))
         total += state
         for number, window in enumerate(piece.windows):
             if position in window:
                 windows[number] += state
-        if slices:
-            slices.add(preds, view)
-        if temporal:
-            temporal[1].add(preds, view)
     failed = sum(row["status"] != "scored" for row in rows)
     return PieceScores(
         rows=rows,
@@ -131,7 +139,7 @@ def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
     options = options.of_model(examiner.source.card.depth, examiner.source.card.name)
     flow = examiner.flow_source(piece) if "opw" in options.metrics else None
     scorer, rows = DepthScorer(options, flow), []
-    for _, frame, answer in _answers(examiner, piece, whole=True):
+    for _, frame, answer in _answers(examiner, piece, examiner.preds, whole=True):
         row: dict[str, Any] = {"sequence": piece.sequence, "frame": frame, "status": "scored", "error": ""}
         if isinstance(answer, str):
             rows.append(row | {"status": "failed", "error": answer, "pixels": 0, "invalid": 0})
@@ -141,7 +149,7 @@ def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
     failed = sum(row["status"] != "scored" for row in rows)
     measures = Measures(missing=dict.fromkeys(options.metrics, _FAILED.format(failed)))
     if not failed:
-        for _, _, answer in _answers(examiner, piece, whole=True):
+        for _, _, answer in _answers(examiner, piece, examiner.preds, whole=True):
             assert not isinstance(answer, str)  # noqa: S101 - the first pass read the same frames
             scorer.add(*answer)
         measures = _depth_measures(scorer, flow)
@@ -149,8 +157,8 @@ def _score_depth(examiner: Examiner, piece: Piece) -> PieceScores:
 
 
 def _answers(
-    examiner: Examiner, piece: Piece, *, whole: bool
-) -> Iterator[tuple[int, int, tuple[FloatMap, View] | str]]:
+    examiner: Examiner, piece: Piece, read: Callable[[View, View], Preds], *, whole: bool
+) -> Iterator[tuple[int, int, tuple[Preds, View] | str]]:
     """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words."""
     first: View | None = None
     turned = examiner.source.card.space == "first_camera"
@@ -158,8 +166,7 @@ def _answers(
         try:
             view = examiner.view(piece.sequence, frame, whole=whole, columns=_TURNED if turned else ())
             first = first or view
-            preds, _ = examiner.preds(view, first)
-            yield position, frame, (preds, frame_view(view, examiner.protocol))
+            yield position, frame, (read(view, first), frame_view(view, examiner.protocol))
         except NcbenchError as error:
             yield position, frame, str(error)
 

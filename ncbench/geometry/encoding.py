@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _LENGTH_SLACK = 0.05  # an 8-bit map is off by under 0.01, a resized one by more at edges alone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColourMap:
+    """Normals as the pixels of a picture: colour c means the component 2 c / max - 1, times its sign.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 or uint16.
+        allowed: (H, W) bool, False where there is no normal whatever the colour.
+        marks: (K, 3) colours of the same dtype that mean "no normal".
+        min_norm: A shorter vector is no normal.
+        signs: Of x, y and z, 1 or -1, to canonical axes.
+    """
+
+    pixels: NDArray[Any]
+    allowed: NDArray[np.bool_]
+    marks: NDArray[Any]
+    min_norm: float
+    signs: tuple[float, float, float]
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """(2, 3) float64: what to multiply the colours with, and what to add then."""
+        signs = np.array(self.signs)
+        return np.stack([signs * (2 / np.iinfo(self.pixels.dtype).max), -signs])
 
 
 def colour_problem(vectors: NDArray[np.floating[Any]]) -> str:

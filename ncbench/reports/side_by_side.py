@@ -134,7 +134,7 @@ def _draw(
     for one, first in zip(shown, firsts, strict=True):
         title = table.results[one.index].values.model.title
         try:
-            preds = one.examiner.preds(view, first)[0]
+            preds = one.examiner.preds(view, first)
         except NcbenchError:
             top.append(Panel(title, blank))
             below.append(Panel("no prediction", blank))

@@ -203,6 +203,22 @@ def test_a_plain_folder_scores_like_the_rotation_it_was_made_by(tiny):
     assert str(tiny) not in (result.folder / "result.json").read_text()
 
 
+@pytest.mark.parametrize("change", [{}, {"crop": {"top": 3, "left": 2}}, {"resolution": {"height": 20, "width": 30}}])
+def test_pictures_score_like_the_vectors_in_them(tiny, change):
+    pictures = write_predictions(tiny / "pictures", "opengl", turn=4.0, ending="png")
+    for path in pictures.glob("*/*.png"):
+        out = tiny / "vectors" / path.parent.name / f"{path.stem}.npy"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.save(out, np.asarray(Image.open(path), np.float32) / 127.5 - 1)
+    protocol = {"name": "tiny", "version": "1.0.0", "title": "T", "summary": "", "dataset": "tiny", **change}
+    (tiny / "evaluators" / "tiny.yaml").write_text(yaml.safe_dump(protocol))
+    rows = [evaluate(tiny / kind, "tiny", options=FolderOptions(axes="opengl")) for kind in ("pictures", "vectors")]
+    one, two = (row.iloc[0] for row in rows)
+    assert one["pixels"] == two["pixels"]
+    for name in ("mean", "rmse", "median", "within_5"):
+        assert one[name] == pytest.approx(two[name], abs=1e-3 if name == "median" else 1e-5)
+
+
 def test_a_plain_folder_needs_its_axes(tiny):
     folder = write_predictions(tiny / "theirs")
     with pytest.raises(ScoreError, match="--axes opencv"):

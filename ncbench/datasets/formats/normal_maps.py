@@ -18,6 +18,7 @@ from ncbench.datasets.formats.png import read_png
 from ncbench.datasets.frame import BoolMap, FloatMap
 from ncbench.errors import SourceError
 from ncbench.geometry.axes import axes_matrix
+from ncbench.geometry.encoding import ColourMap
 from ncbench.jit import jit
 from ncbench.settings import Settings
 
@@ -93,6 +94,20 @@ class StoredNormals:
         factors = np.diag(axes_matrix(axes, "opencv")) * np.array(signs, dtype=np.float64)
         allowed = self.unmarked if keep is None else self.unmarked & keep
         return self._taken(allowed, factors, unit=True)
+
+    def colours(self, axes: str) -> ColourMap | None:
+        """Give the pixels as they are, with what they mean; None where the file holds vectors.
+
+        Args:
+            axes: As for ``unit``.
+
+        Raises:
+            CardError: The axes are unknown.
+        """
+        if self.marks is None:
+            return None
+        x, y, z = np.diag(axes_matrix(axes, "opencv")).tolist()
+        return ColourMap(self.vectors, self.unmarked, self.marks, self.min_norm, (x, y, z))
 
     def check_lengths(self) -> None:
         """Refuse true normals that are none: an 8-bit map is off by under 0.01, a resized one by more at edges alone.

@@ -114,7 +114,7 @@ def _preds(one: Shown, clip: Clip, frames: Sequence[int]) -> list[NDArray[np.flo
     found: list[NDArray[np.float32] | None] = []
     for frame in frames:
         try:
-            found.append(examiner.preds(examiner.view(clip.sequence, frame, whole=turned), first)[0])
+            found.append(examiner.preds(examiner.view(clip.sequence, frame, whole=turned), first))
         except NcbenchError:
             found.append(None)
     return found
