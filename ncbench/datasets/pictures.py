@@ -1,19 +1,21 @@
-"""From a store's encoded pictures to RGB."""
+"""From a store's encoded pictures to RGB, by decoders that let go of the interpreter lock: loaders run threads."""
 
 from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ncbench.datasets.formats.png import decode_rgb8
 from ncbench.errors import StoreError
+
+_PNG, _RGB8 = b"\x89PNG\r\n\x1a\n", b"\x08\x02"  # signature; 8 bits a channel, colour type RGB
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode a picture to RGB, by Pillow but for plain PNG, where a faster decoder gives the same.
+    """Decode a picture to RGB: by Pillow, but for plain PNG, where OpenCV gives the same and is a little faster.
 
     Args:
         data: PNG, JPEG or another format of 8 bits a channel, or 16-bit grey; alpha is dropped, grey repeated. (Readers
@@ -25,9 +27,10 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     Raises:
         StoreError: The bytes are no such picture.
     """
-    plain = decode_rgb8(data)
-    if plain is not None:
-        return plain
+    if data[:8] == _PNG and data[24:26] == _RGB8 and b"tRNS" not in data[:256]:
+        plain = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if plain is not None:
+            return np.asarray(plain, np.uint8)
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip, not scale

@@ -8,42 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _AHEAD = 2  # items that wait for each thread where results come in order: what bounds the memory
-
-
-def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> Iterator[tuple[Item, Result]]:
-    """Apply ``fn`` to every item, here or in threads.
-
-    Args:
-        fn: Safe to call from several threads at once.
-        items: What to work on.
-        jobs: Threads that work.
-
-    Yields:
-        ``(item, result)`` as each finishes: with one job in order, else in any.
-
-    Raises:
-        ValueError: ``jobs`` is below 1.
-        Exception: The first error of any item; items not yet started are cancelled.
-    """
-    _check(jobs)
-    if jobs == 1:
-        for item in items:
-            yield item, fn(item)
-        return
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        handed = {pool.submit(fn, item): item for item in items}
-        for future in as_completed(handed):
-            yield handed[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def in_order(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> Iterator[Result]:
@@ -61,7 +32,8 @@ def in_order(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1)
         ValueError: ``jobs`` is below 1.
         Exception: What an item raised, in its turn; items not yet started are cancelled.
     """
-    _check(jobs)
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     if jobs == 1:
         yield from map(fn, items)
         return
@@ -76,8 +48,3 @@ def in_order(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1)
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _check(jobs: int) -> None:
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")

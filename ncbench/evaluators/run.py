@@ -14,9 +14,9 @@ import pandas as pd
 
 from ncbench import catalog
 from ncbench.datasets.store import Store
-from ncbench.engine import local, threads
+from ncbench.engine import local
 from ncbench.errors import ScoreError
-from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces, scores_stills
+from ncbench.evaluators.examiner import Examiner, Piece, plan_pieces
 from ncbench.evaluators.framing import frame_view
 from ncbench.evaluators.parts import Parts
 from ncbench.evaluators.predictions import FolderOptions, FolderPredictions, PredictionSource, find_predictions
@@ -57,8 +57,7 @@ def score(
         source: Where predictions come from.
         target: Store of the protocol's data set.
         protocol: What to score, and how.
-        jobs: Threads that share still pictures, or processes that share sequences; the scores are the same for any
-            number.
+        jobs: Processes that share the work; the scores are the same for any number.
         parts: Finished pieces of an earlier run; None scores all of them.
         flow_cache: Folder that estimated flow is kept in.
         progress: Called with (frames done, frames in all).
@@ -78,9 +77,7 @@ def score(
     frames = sum(len(piece.frames) for piece in pieces)
     done = sum(len(piece.frames) for piece in finished)
     left = [piece for piece in pieces if piece not in finished]
-    # decoding and the kernels of stills run without the interpreter lock; what is carried along a sequence does not
-    share = threads.run if scores_stills(protocol) else local.run
-    for piece, scores in share(functools.partial(score_piece, examiner), left, jobs):
+    for piece, scores in local.run(functools.partial(score_piece, examiner), left, jobs):
         finished[piece] = scores
         if parts:
             parts.keep(piece, scores)

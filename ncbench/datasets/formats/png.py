@@ -1,8 +1,8 @@
 """PNG pictures at their own bit depth: strict about damage, silent about meaning.
 
-Plain pictures (grey, RGB or RGBA, 8 or 16 bits, no transparent colour) are decoded by kornia-rs, which takes half the
-time of OpenCV and Pillow (benchmarks/test_png.py); palettes and other rarities by OpenCV. No two decoders may differ on
-a plain PNG, and the tests hold them to it.
+Plain pictures (grey, RGB or RGBA, 8 or 16 bits, no transparent colour) are decoded by kornia-rs, which takes a third to
+a half of OpenCV's and Pillow's time (benchmarks/test_png.py) but keeps the interpreter lock: share such work among
+processes, not threads. Palettes and other rarities go to OpenCV.
 """
 
 from __future__ import annotations
@@ -79,23 +79,6 @@ def decode_png(content: bytes, path: Path) -> Pixels:
         return _decode_plain(content, header, path)
     check_png(content, path)
     return _decode_any(content, path)
-
-
-def decode_rgb8(content: bytes) -> NDArray[np.uint8] | None:
-    """Decode a plain PNG of 8-bit RGB.
-
-    Args:
-        content: An encoded picture of any format.
-
-    Returns:
-        (H, W, 3) uint8; None where the picture is of another kind or damaged, so that a slower decoder may say which.
-    """
-    try:
-        header = _walk(content, Path(), _PIXELS)
-        plain = (header.depth, header.colour, header.transparent) == (8, 2, False)
-        return cast("NDArray[np.uint8]", _decode_plain(content, header, Path())) if plain else None
-    except SourceError:
-        return None
 
 
 def check_png(content: bytes, path: Path) -> PngHeader:

@@ -1,7 +1,6 @@
 """PNG against files written by hand after the specification (W3C, second edition), other decoders, and under damage."""
 
 import contextlib
-import io
 import struct
 import zlib
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ncbench.datasets.formats.png import check_png, decode_png, decode_rgb8, read_png
+from ncbench.datasets.formats.png import check_png, decode_png, read_png
 from ncbench.errors import SourceError
 
 KINDS = [(dtype, channels) for dtype in (np.uint8, np.uint16) for channels in (1, 3, 4)]
@@ -107,16 +106,6 @@ def test_a_transparent_colour_becomes_alpha(tmp_path):
     found = read_png(tmp_path / "a.png")
     assert found.shape == (2, 2, 4)
     np.testing.assert_array_equal(found[..., 3], [[255, 0], [0, 0]])
-    assert decode_rgb8((tmp_path / "a.png").read_bytes()) is None
-
-
-def test_only_plain_rgb_takes_the_short_way():
-    pixels = noise((4, 5, 3), np.uint8)
-    np.testing.assert_array_equal(decode_rgb8(png(pixels)), pixels)
-    jpeg = io.BytesIO()
-    Image.fromarray(pixels).save(jpeg, format="JPEG")
-    others = [png(noise((4, 5), np.uint8)), png(noise((4, 5, 4), np.uint8)), png(noise((4, 5, 3))), jpeg.getvalue()]
-    assert [decode_rgb8(content) for content in [*others, b"", png(pixels)[:-5], png(pixels, rows=2)]] == [None] * 7
 
 
 def test_every_truncation_is_refused(tmp_path):
