@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from ncbench.errors import NcbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Share = Callable[[Iterable[Item]], Iterator[tuple[Item, Result]]]
 
 _AHEAD = 2  # items that a worker holds: the one it works on, and the next, while this process is busy with its own
 _worker = SimpleNamespace()  # of a worker process: ``fn``, what it was started for
@@ -44,20 +46,41 @@ def run(fn: Callable[[Item], Result], items: Iterable[Item], jobs: int = 1) -> I
         Exception: The first error of any task, as soon as this process has finished its own; tasks not yet started are
             cancelled.
     """
+    work = list(items)
+    with started(fn, jobs, len(work)) as share:
+        yield from share(work)
+
+
+@contextmanager
+def started(fn: Callable[[Item], Result], jobs: int, most: int) -> Iterator[Share[Item, Result]]:
+    """Start worker processes ahead, so that their imports go on while this process does what comes before the work.
+
+    Args:
+        fn: As for ``run``.
+        jobs: As for ``run``.
+        most: How many items there can be; no more processes than that are started.
+
+    Yields:
+        What takes the items, once, and gives what ``run`` does.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+        NcbenchError: A worker process died.
+    """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    if jobs == 1:
-        for item in items:
-            yield item, fn(item)
+    workers = min(jobs, most) - 1
+    if workers < 1:
+        yield lambda items: ((item, fn(item)) for item in items)
         return
-    work = deque(items)
     # spawn, not fork: numba, torch and pyarrow all start threads that do not survive a fork
     context = multiprocessing.get_context("spawn")
-    workers = max(1, min(jobs, len(work)) - 1)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fn,))
     idle = False
     try:
-        yield from _share(fn, work, pool, workers * _AHEAD)
+        for _ in range(workers):
+            pool.submit(_nothing)  # a process starts when it is given something
+        yield lambda items: _share(fn, deque(items), pool, workers * _AHEAD)
         idle = True
     except BrokenProcessPool as error:
         raise NcbenchError(
@@ -95,6 +118,10 @@ def _begin(fn: Callable[[Any], Any]) -> None:
     _worker.fn = fn
     tune_process()
     _end_with_parent()
+
+
+def _nothing() -> None:
+    """Give a worker process a reason to start."""
 
 
 def _apply(item: Any) -> Any:  # noqa: ANN401 - whatever the function takes and gives

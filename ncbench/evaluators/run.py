@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,13 +71,23 @@ def score(
     """
     examiner = Examiner(protocol, target, source, flow_cache)
     pieces = plan_pieces(protocol, protocol_sequences(protocol, target))
+    with local.started(functools.partial(score_piece, examiner), jobs, len(pieces)) as share:
+        return _score(protocol, pieces, share, parts, progress)
+
+
+def _score(
+    protocol: ProtocolCard,
+    pieces: Sequence[Piece],
+    share: local.Share[Piece, PieceScores],
+    parts: Parts | None,
+    progress: Progress | None,
+) -> Scores:
     finished: dict[Piece, PieceScores] = {}
     if parts:
         finished = {piece: scores for piece in pieces if (scores := parts.load(piece)) is not None}
     frames = sum(len(piece.frames) for piece in pieces)
     done = sum(len(piece.frames) for piece in finished)
-    left = [piece for piece in pieces if piece not in finished]
-    for piece, scores in local.run(functools.partial(score_piece, examiner), left, jobs):
+    for piece, scores in share([piece for piece in pieces if piece not in finished]):
         finished[piece] = scores
         if parts:
             parts.keep(piece, scores)
@@ -180,15 +190,18 @@ def evaluate(
             "each frame's own. Use a protocol with 'space: first_camera'."
         )
     where = f"{model.name} on {card.name}"
-    diagnosis = None
-    if card.task == "normals" and on_mistake != "off":
-        diagnosis = probe(source, target, card, jobs=jobs)
-        if on_mistake == "stop":
-            diagnosis.require(where)
     out = results / card.name / model.name
     code = {"code": code_revision(), "packages": package_versions()}
-    parts = Parts(out / PARTS_FOLDER, Examiner(card, target, source), code)
-    scores = score(source, target, card, jobs=jobs, parts=parts, flow_cache=flow_cache, progress=progress)
+    examiner = Examiner(card, target, source, flow_cache)
+    pieces = plan_pieces(card, protocol_sequences(card, target))
+    parts = Parts(out / PARTS_FOLDER, examiner, code)
+    diagnosis = None
+    with local.started(functools.partial(score_piece, examiner), jobs, len(pieces)) as share:
+        if card.task == "normals" and on_mistake != "off":
+            diagnosis = probe(source, target, card, jobs=jobs)
+            if on_mistake == "stop":
+                diagnosis.require(where)
+        scores = _score(card, pieces, share, parts, progress)
     values = {
         "schema": RESULT_SCHEMA,
         "model": model.recipe() | {"title": model.title, "kind": model.kind, "training_sets": model.training_sets},
