@@ -63,7 +63,9 @@ class Examiner:
             sequence: Name of the clip.
             frame: Frame index.
             whole: Also the picture, depth, flow, camera and the data set's own columns.
-            columns: Names of what else is wanted where not all is.
+            columns: Names of what else is wanted where not all is. What framing needs comes in any case: the pose for
+                models that answer in the first camera's frame, and depth where the truth is resized, which depth
+                guides: it must be one truth for all models and metrics.
 
         Returns:
             The view.
@@ -74,7 +76,12 @@ class Examiner:
         frames = self.target.sequences.get(sequence, [])
         place = frames.index(frame) + 1 if frame in frames else len(frames)
         following = frames[place] if place < len(frames) else None
-        return view_of(self.target.read(sequence, frame, None if whole else columns), following)
+        wanted = {*columns}
+        if self.source.card.space == "first_camera":
+            wanted.add("cam_to_world")
+        if not self.protocol.keeps_pixels():
+            wanted.add("depth")
+        return view_of(self.target.read(sequence, frame, None if whole else wanted), following)
 
     def preds(self, view: View, first: View | None) -> FloatMap:
         """Read the prediction of one frame and bring it onto the scored pixels.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # most protocols need none of these, and importing them takes
     from ncbench.evaluators.slices.scorer import SliceScorer
     from ncbench.evaluators.temporal.scorer import TemporalScorer
 
-_TURNED = ("depth", "cam_to_world")  # of models that answer in the first camera's frame; depth guides resizing
 Preds = TypeVar("Preds")
 _FAILED = "{} frames could not be read, and nothing is averaged over a part"
 
@@ -161,10 +160,9 @@ def _answers(
 ) -> Iterator[tuple[int, int, tuple[Preds, View] | str]]:
     """Position, frame, and the prediction with its truth on the scored pixels; or what went wrong, in words."""
     first: View | None = None
-    turned = examiner.source.card.space == "first_camera"
     for position, frame in enumerate(piece.frames):
         try:
-            view = examiner.view(piece.sequence, frame, whole=whole, columns=_TURNED if turned else ())
+            view = examiner.view(piece.sequence, frame, whole=whole)
             first = first or view
             yield position, frame, (read(view, first), frame_view(view, examiner.protocol))
         except NcbenchError as error:

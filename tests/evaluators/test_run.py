@@ -380,6 +380,25 @@ def test_a_first_camera_model_is_turned_back_by_the_true_poses(tiny):
     assert row["invalid"] == 0 if "invalid" in row else row["invalid_predictions"] == 0
 
 
+def test_slices_change_nothing_about_a_resized_truth(tiny):
+    predict("frontal", "tiny")
+    protocol = {
+        "name": "tiny",
+        "version": "1.0.0",
+        "title": "T",
+        "summary": "",
+        "dataset": "tiny",
+        "resize": "bilinear",
+    }
+    rows = []
+    for more in ({}, {"slices": ["depth"]}):
+        card = protocol | {"resolution": {"height": 9, "width": 13}} | more
+        (tiny / "evaluators" / "tiny.yaml").write_text(yaml.safe_dump(card))
+        rows.append(evaluate("frontal", "tiny").iloc[0])
+    assert rows[0]["pixels"] == rows[1]["pixels"] > 0
+    assert rows[0]["mean"] == rows[1]["mean"]
+
+
 def test_temporal_metrics_and_slices_stand_beside_the_result(tiny):
     path = tiny / "evaluators" / "tiny.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | VIDEO))
