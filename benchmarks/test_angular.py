@@ -17,7 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from benchmarks.pictures_support import KINDS, bumpy_normals, prediction
+from ncbench.datasets.formats.normal_maps import open_normals
 from ncbench.evaluators.angular import THRESHOLDS, AngularState, metric_name
 from ncbench.evaluators.angular_torch import angular_state_torch
 from ncbench.evaluators.pooling import Pool
@@ -157,6 +160,31 @@ def test_score(benchmark, table, images, kind):
     benchmark.extra_info.update({"share of copy": share, "best Mpixel/s": PIXELS / benchmark.stats.stats.min / 1e6})
     best = PIXELS / benchmark.stats.stats.min / 1e6
     record(benchmark, table, f"score, {kind}", PIXELS, f"; {share:.2f} of copying; best {best:.0f}")
+
+
+@pytest.mark.benchmark(group="from a decoded picture to a state", timer=time.process_time)
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures(benchmark, table, tmp_path, kind):
+    """Pixels compared as they are, against unit vectors in memory and then their angles, taken in turns."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(8):
+        truth, path = bumpy_normals(rng), tmp_path / f"{number}.png"
+        Image.fromarray(prediction(kind, truth, rng)).save(path)
+        made.append((open_normals(path), truth, rng.random(truth.shape[:2]) < 0.9))
+    turns, apart = iter(range(10**9)), []
+
+    def setup():
+        stored, truth, mask = made[next(turns) % len(made)]
+        start = time.process_time()
+        AngularState.score(stored.unit("opencv")[0], truth, mask)
+        apart.append(time.process_time() - start)
+        return (stored.colours("opencv"), truth, mask), {}
+
+    benchmark.pedantic(AngularState.score_colours, setup=setup, rounds=200, warmup_rounds=16)
+    share = benchmark.stats.stats.median / float(np.median(apart))
+    benchmark.extra_info["share of two steps"] = share
+    record(benchmark, table, f"pixels as they are, {kind}", PIXELS, f"; {share:.2f} of the time of two steps")
 
 
 @pytest.mark.benchmark(group="threads, wall time")

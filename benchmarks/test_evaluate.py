@@ -8,19 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.pictures_support import HEIGHT, KINDS, WIDTH, bumpy_normals, prediction
 from ncbench.cards import DatasetCard
 from ncbench.datasets.prepare import prepare
 from ncbench.datasets.recipe import recipe_for
 
-HEIGHT, WIDTH, SEQUENCES, FRAMES = 480, 640, 6, 109  # 654 pictures, as NYUv2's test set
+SEQUENCES, FRAMES = 6, 109  # 654 pictures, as NYUv2's test set
 MADE = 16  # different pictures; more would only make the benchmark's own preparation longer
-ROUNDS = 3
+ROUNDS = 5
 CARD = {
     "name": "stills",
     "version": "1.0.0",
@@ -41,14 +41,13 @@ cv2.setNumThreads(1)
 for path in sys.stdin.read().split("\\n"):
     assert cv2.imread(path, cv2.IMREAD_UNCHANGED) is not None
 """
-
-
-def smooth_normals(rng):
-    """(H, W, 3) float32: a bumpy surface that faces the camera, with noise like that of a real map."""
-    heights = cv2.resize(rng.normal(size=(12, 16)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) * 20
-    slope_y, slope_x = np.gradient(heights + rng.normal(size=heights.shape) * 0.05)
-    normal = np.stack([slope_x, slope_y, -np.ones_like(slope_x)], -1)
-    return (normal / np.linalg.norm(normal, axis=-1, keepdims=True)).astype(np.float32)
+DECODE_BY_PILLOW = """
+import sys
+import numpy as np
+from PIL import Image
+for path in sys.stdin.read().split("\\n"):
+    assert np.asarray(Image.open(path)).size
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,47 +58,38 @@ def workplace(tmp_path_factory):
     made.mkdir()
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(made / "rgb.png")
     for number in range(MADE):
-        truth = smooth_normals(rng)
+        truth = bumpy_normals(rng)
         np.save(made / f"{number}.npy", truth)
-        noisy = truth + rng.normal(size=truth.shape).astype(np.float32) * 0.1
-        noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
-        Image.fromarray(np.round((noisy + 1) * 127.5).astype(np.uint8)).save(made / f"{number}.png")
+        for kind in KINDS:
+            Image.fromarray(prediction(kind, truth, rng)).save(made / f"{kind}{number}.png")
     for sequence in (f"s{k}" for k in range(SEQUENCES)):
-        for kind in (f"raw/{sequence}/rgb", f"raw/{sequence}/normal", f"preds/{sequence}"):
-            (root / kind).mkdir(parents=True)
+        for folder in ("raw/{}/rgb", "raw/{}/normal", *(f"{kind}/{{}}" for kind in KINDS)):
+            (root / folder.format(sequence)).mkdir(parents=True)
         for frame in range(FRAMES):
             number = (frame + int(sequence[1:])) % MADE
             (root / f"raw/{sequence}/rgb/{frame:06d}.png").hardlink_to(made / "rgb.png")
             (root / f"raw/{sequence}/normal/{frame:06d}.npy").hardlink_to(made / f"{number}.npy")
-            # predictions are files of their own, so that each has pages of its own to be read from
-            (root / f"preds/{sequence}/{frame:06d}.png").write_bytes((made / f"{number}.png").read_bytes())
+            for kind in KINDS:  # files of their own, so that each has pages of its own to be read from
+                (root / kind / sequence / f"{frame:06d}.png").write_bytes((made / f"{kind}{number}.png").read_bytes())
     card = DatasetCard.parse(CARD, "benchmark")
     prepare(recipe_for(card, root / "raw"), root / "stores" / "stills")
     (root / "stills.yaml").write_text(yaml.safe_dump(PROTOCOL))
     return root
 
 
-def evaluate(root, jobs, name, probe):
+def evaluate(root, kind, jobs, name, probe):
     """Run the command as a user does, from the start of its process to its end; returns its result file."""
-    command = [
-        sys.executable,
-        "-m",
-        "ncbench",
-        "evaluate",
-        str(root / "preds"),
-        "--protocol",
-        str(root / "stills.yaml"),
-    ]
+    command = [sys.executable, "-m", "ncbench", "evaluate", str(root / kind), "--protocol", str(root / "stills.yaml")]
     command += ["--stores", str(root / "stores"), "--results", str(root / "results"), "--axes", "opencv"]
     subprocess.run([*command, "--name", name, "--jobs", str(jobs), "--probe", probe], check=True, capture_output=True)
     return json.loads((root / "results" / "stills" / name / "result.json").read_text())
 
 
-def decode(root, processes):
+def decode(root, kind, processes, program=DECODE):
     """Decode all pictures in some processes that share nothing."""
-    paths = sorted(str(path) for path in Path(root / "preds").glob("*/*.png"))
+    paths = sorted(str(path) for path in Path(root / kind).glob("*/*.png"))
     shares = [paths[k::processes] for k in range(processes)]
-    workers = [subprocess.Popen([sys.executable, "-c", DECODE], stdin=subprocess.PIPE, text=True) for _ in shares]
+    workers = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, text=True) for _ in shares]
     for worker, share in zip(workers, shares, strict=True):
         worker.stdin.write("\n".join(share))
         worker.stdin.close()
@@ -114,19 +104,21 @@ def timed(work):
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_a_folder_of_pictures(workplace, benchmark):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_pictures(workplace, benchmark, kind):
     """Share of plain decoding, with one job and with two; 654 pictures of 480x640."""
     count = SEQUENCES * FRAMES
     os.environ["OMP_NUM_THREADS"] = "1"
-    reference = evaluate(workplace, 1, "warm", "stop")  # kernels compile, files come into the page cache
+    reference = evaluate(workplace, kind, 1, "warm", "stop")  # kernels compile, files come into the page cache
     found = {}
 
     def scored(jobs, probe):
-        found[jobs, probe] = evaluate(workplace, jobs, f"run{jobs}{probe}", probe)
+        found[jobs, probe] = evaluate(workplace, kind, jobs, f"{kind}{jobs}{probe}", probe)
 
     works = {
-        "decode_1": lambda: decode(workplace, 1),
-        "decode_2": lambda: decode(workplace, 2),
+        "decode_1": lambda: decode(workplace, kind, 1),
+        "decode_2": lambda: decode(workplace, kind, 2),
+        "decode_1_pillow": lambda: decode(workplace, kind, 1, DECODE_BY_PILLOW),
         "evaluate_1": lambda: scored(1, "stop"),
         "evaluate_2": lambda: scored(2, "stop"),
         "evaluate_1_no_probe": lambda: scored(1, "off"),
@@ -142,6 +134,7 @@ def test_a_folder_of_pictures(workplace, benchmark):
     cpu = {name: float(np.median([one[1] for one in times])) for name, times in rounds.items()}
     ratios = {
         "one_job_to_one_decoder": wall["decode_1"] / wall["evaluate_1"],
+        "one_job_to_one_pillow": wall["decode_1_pillow"] / wall["evaluate_1"],
         "two_jobs_to_two_decoders": wall["decode_2"] / wall["evaluate_2"],
         "one_job_without_probe": wall["decode_1"] / wall["evaluate_1_no_probe"],
         "cpu_one_job": cpu["decode_1"] / cpu["evaluate_1"],
@@ -152,6 +145,6 @@ def test_a_folder_of_pictures(workplace, benchmark):
     print()
     for name in works:
         rate = "" if name.startswith("import") else f", {count / wall[name]:.0f} pictures a second"
-        print(f"{name:22} {wall[name]:6.2f} s wall, {cpu[name]:6.2f} s CPU{rate}")
+        print(f"{kind} {name:22} {wall[name]:6.2f} s wall, {cpu[name]:6.2f} s CPU{rate}")
     for name, ratio in ratios.items():
-        print(f"{name:26} {ratio:.2f}")
+        print(f"{kind} {name:26} {ratio:.2f}")
