@@ -28,7 +28,7 @@ MAX_PIXELS = 1 << 28
 
 DAMAGED = "The file is damaged or is not what its name says: write or fetch it again"
 
-_DEFLATE_LIMIT = 1032  # no deflate stream expands further; a zip directory that claims more is lying
+DEFLATE_LIMIT = 1032  # no deflate stream expands further; a zip directory that claims more is lying
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -100,7 +100,7 @@ def read_npz(path: Path, key: str | None = None) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(_npz_member(archive, key, path))
-            if member.file_size > _DEFLATE_LIMIT * (member.compress_size + 1):
+            if member.file_size > DEFLATE_LIMIT * (member.compress_size + 1):
                 problem = f"{member.filename} claims {member.file_size} bytes out of {member.compress_size}"
                 raise SourceError.at(path, problem, DAMAGED)
             with archive.open(member) as stream:

@@ -16,7 +16,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.datasets.formats.arrays import DAMAGED, MAX_PIXELS, read_bytes
+from ncbench.datasets.formats.arrays import DAMAGED, DEFLATE_LIMIT, MAX_PIXELS, read_bytes
 from ncbench.errors import SourceError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PIXELS: Final = b"IDAT"
 _HEADER: Final = struct.Struct(">4sIIBBBBB")
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MODES: Final = {0: "mono", 2: "rgb", 6: "rgba"}  # kornia-rs' names of colour types
 
 
@@ -101,7 +102,7 @@ def _walk(content: bytes, path: Path, unchecked: bytes = b"") -> PngHeader:
     """Go from chunk to chunk; the sums of one kind may be left to a decoder that checks them anyway."""
     if content[:8] != _SIGNATURE:
         raise SourceError.at(path, f"expected a PNG picture, found {content[:8]!r} at its start", DAMAGED)
-    position, kinds = 8, [b""]
+    position, kinds, coded = 8, [b""], 0
     while kinds[-1] != b"IEND":
         if position + 12 > len(content):
             raise SourceError.at(path, f"expected a whole PNG picture, but it ends after {len(content)} bytes", DAMAGED)
@@ -114,7 +115,10 @@ def _walk(content: bytes, path: Path, unchecked: bytes = b"") -> PngHeader:
             raise SourceError.at(path, f"PNG chunk {kinds[-1]!r} at byte {position} is cut off or corrupt", DAMAGED)
         if position == 8:
             height, width, depth, colour = _read_header(bytes(body), path)
+        coded += length if kinds[-1] == _PIXELS else 0
         position += 12 + length
+    if height * width * depth * _CHANNELS.get(colour, 1) > 8 * DEFLATE_LIMIT * coded:  # before room is made for them
+        raise SourceError.at(path, f"{coded} bytes of pixel data cannot hold {width} x {height} pixels", DAMAGED)
     return PngHeader(height, width, depth, colour, b"tRNS" in kinds)
 
 

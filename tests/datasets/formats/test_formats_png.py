@@ -138,6 +138,10 @@ def test_short_pixel_data_or_an_absurd_size():
     content = SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     with pytest.raises(SourceError, match="pixels, found 1073741824 x 1073741824"):
         decode_png(content, "a.png")
+    head = struct.pack(">IIBBBBB", 1 << 14, 1 << 14, 16, 2, 0, 0, 0)
+    content = SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    with pytest.raises(SourceError, match="cannot hold 16384 x 16384 pixels"):  # and asks for no gigabytes to find out
+        decode_png(content, "a.png")
     with pytest.raises(SourceError, match="IHDR"):
         decode_png(SIGNATURE + chunk(b"IEND", b""), "a.png")
 
