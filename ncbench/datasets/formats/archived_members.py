@@ -19,14 +19,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ncbench.datasets.formats.arrays import DAMAGED
+from ncbench.datasets.formats.arrays import DAMAGED, DEFLATE_LIMIT
 from ncbench.datasets.formats.members import FETCH_AGAIN, FolderMembers, Members, Naming, missing
 from ncbench.errors import SourceError
 
 MAX_MEMBER = 1 << 30
 """Most bytes that one file in an archive may claim."""
 
-_DEFLATE_LIMIT = 1032  # no deflate stream expands further; a directory that claims more is lying
 _ZIP_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
@@ -105,7 +104,7 @@ class ZipMembers(_Archive):
     def read(self, name: str) -> bytes:
         """Decompress a whole member and check its CRC-32."""
         info = self._info(name)
-        if info.file_size > _DEFLATE_LIMIT * (info.compress_size + 1):
+        if info.file_size > DEFLATE_LIMIT * (info.compress_size + 1):
             problem = f"the archive's member claims {info.file_size} bytes out of {info.compress_size}"
             raise SourceError.at(self.where(name), problem, FETCH_AGAIN)
         try:
