@@ -52,7 +52,11 @@ for path in sys.stdin.read().split("\\n"):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    root = tmp_path_factory.mktemp("evaluate")
+    return make(tmp_path_factory.mktemp("evaluate"), SEQUENCES)
+
+
+def make(root, sequences):
+    """Prepare a data set of so many sequences, and predictions of it; returns the folder."""
     rng = np.random.default_rng(0)
     made = root / "made"
     made.mkdir()
@@ -62,7 +66,7 @@ def workplace(tmp_path_factory):
         np.save(made / f"{number}.npy", truth)
         for kind in KINDS:
             Image.fromarray(prediction(kind, truth, rng)).save(made / f"{kind}{number}.png")
-    for sequence in (f"s{k}" for k in range(SEQUENCES)):
+    for sequence in (f"s{k}" for k in range(sequences)):
         for folder in ("raw/{}/rgb", "raw/{}/normal", *(f"{kind}/{{}}" for kind in KINDS)):
             (root / folder.format(sequence)).mkdir(parents=True)
         for frame in range(FRAMES):
@@ -148,3 +152,31 @@ def test_a_folder_of_pictures(workplace, benchmark, kind):
         print(f"{kind} {name:22} {wall[name]:6.2f} s wall, {cpu[name]:6.2f} s CPU{rate}")
     for name, ratio in ratios.items():
         print(f"{kind} {name:26} {ratio:.2f}")
+
+
+def test_two_jobs_on_four_times_as_many(tmp_path, benchmark):
+    """What two jobs gain where start and end weigh less; smooth pictures."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    root = make(tmp_path, 4 * SEQUENCES)
+    evaluate(root, "smooth", 1, "warm", "stop")
+    works = {
+        "decode_1": lambda: decode(root, "smooth", 1),
+        "decode_2": lambda: decode(root, "smooth", 2),
+        "evaluate_1": lambda: evaluate(root, "smooth", 1, "one", "stop"),
+        "evaluate_2": lambda: evaluate(root, "smooth", 2, "two", "stop"),
+    }
+    wall = {name: [] for name in works}
+    for _ in range(3):
+        for name, work in works.items():
+            wall[name].append(timed(work)[0])
+    benchmark.pedantic(works["evaluate_2"], rounds=1)
+    seconds = {name: float(np.median(found)) for name, found in wall.items()}
+    ratios = {
+        "two_jobs_to_one": seconds["evaluate_1"] / seconds["evaluate_2"],
+        "two_decoders_to_one": seconds["decode_1"] / seconds["decode_2"],
+        "one_job_to_one_decoder": seconds["decode_1"] / seconds["evaluate_1"],
+    }
+    benchmark.extra_info |= {"pictures": 4 * SEQUENCES * FRAMES, "wall": seconds, "ratios": ratios}
+    print()
+    for name, found in (seconds | ratios).items():
+        print(f"four times as many {name:24} {found:6.2f}")

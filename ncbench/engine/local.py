@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ Result = TypeVar("Result")
 Share = Callable[[Iterable[Item]], Iterator[tuple[Item, Result]]]
 
 _AHEAD = 2  # items that a worker holds: the one it works on, and the next, while this process is busy with its own
+_INTERRUPTED = 128 + signal.SIGINT
 _worker = SimpleNamespace()  # of a worker process: ``fn``, what it was started for
 
 
@@ -78,8 +80,9 @@ def started(fn: Callable[[Item], Result], jobs: int, most: int) -> Iterator[Shar
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fn,))
     idle = False
     try:
-        for _ in range(workers):
-            pool.submit(_nothing)  # a process starts when it is given something
+        with _interrupts_held():  # a worker takes them once it knows how to
+            for _ in range(workers):
+                pool.submit(_nothing)  # a process starts when it is given something
         yield lambda items: _share(fn, deque(items), pool, workers * _AHEAD)
         idle = True
     except BrokenProcessPool as error:
@@ -118,6 +121,20 @@ def _begin(fn: Callable[[Any], Any]) -> None:
     _worker.fn = fn
     tune_process()
     _end_with_parent()
+    signal.signal(
+        signal.SIGINT, lambda *_: os._exit(_INTERRUPTED)
+    )  # its parent tells the user, and all writes are atomic
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait in this thread, and in processes that it starts until they let it through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nothing() -> None:

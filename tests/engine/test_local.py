@@ -1,7 +1,9 @@
 """One worker and several give the same results; the first error ends the run."""
 
+import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +129,47 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     assert len(workers) == 3
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=10)
     assert not alive
+
+
+INTERRUPTED = """
+import signal, sys, time
+sys.path.insert(0, {here!r})
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
+    import test_local
+    from ncbench.engine.local import run
+    print("starts", flush=True)
+    try:
+        for _ in run(test_local.slow_pid, range(10_000), jobs=3):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.5])
+def test_an_interrupt_ends_all_processes_and_only_this_one_says_so(tmp_path, seconds):
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED.format(here=str(Path(__file__).parent)))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script)], start_new_session=True, **pipes) as parent:
+        assert parent.stdout.readline() == "starts\n"
+        time.sleep(seconds)
+        os.killpg(parent.pid, signal.SIGINT)
+        said, complained = parent.communicate(timeout=30)
+    assert (said, complained) == ("interrupted\n", "")
+    wait_until(lambda: not running_in_group(parent.pid))
+    assert not running_in_group(parent.pid)
+
+
+def running_in_group(group):
+    """Processes of a group that still run; what nobody has waited for yet does not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def test_jobs_below_one_are_refused():
