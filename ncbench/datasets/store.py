@@ -1,8 +1,8 @@
 """Reading a store: its manifest, random access to frames, and whole clips as streams.
 
-Needs pyarrow and numpy alone. Shards are memory-mapped on first use, so that opening a large
-store costs one small file, and worker processes share the page cache; a ``Store`` pickles as its path. Of a store
-behind a URL, shards are fetched on first use into a bounded cache (`ncbench.datasets.remote_store`).
+Needs pyarrow and numpy alone. Shards are memory-mapped on first use, so that opening a large store costs one small
+file, and worker processes share the page cache; a ``Store`` pickles as its path. Of a store behind a URL, shards are
+fetched on first use into a bounded cache (`ncbench.datasets.remote_store`).
 """
 
 from __future__ import annotations

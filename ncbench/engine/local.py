@@ -121,9 +121,8 @@ def _begin(fn: Callable[[Any], Any]) -> None:
     _worker.fn = fn
     tune_process()
     _end_with_parent()
-    signal.signal(
-        signal.SIGINT, lambda *_: os._exit(_INTERRUPTED)
-    )  # its parent tells the user, and all writes are atomic
+    # the parent tells the user, and all writes are atomic
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
