@@ -31,6 +31,13 @@ def test_declarative_folders_hold_no_python(folder):
     assert (ROOT / folder / "README.md").is_file()
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_what_a_run_writes_is_not_tracked():
+    """A tracked dvc.lock would change with every run, and every result would say that its code had been edited."""
+    listed = ["git", "ls-files", "dvc.lock", "data", "reports/generated", "site"]
+    assert subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
 def test_the_folder_called_datasets_does_not_shadow_the_library():
     assert python("import datasets; print(datasets.load_from_disk.__module__)").startswith("datasets.")
 

@@ -97,14 +97,13 @@ def _score(
     return gather(protocol, [finished[piece] for piece in pieces])
 
 
-def probe(source: PredictionSource, target: Store, protocol: ProtocolCard, *, jobs: int = 1) -> Diagnosis:
+def probe(source: PredictionSource, target: Store, protocol: ProtocolCard) -> Diagnosis:
     """Look at some frames for wrong axes, encodings, places and orders.
 
     Args:
         source: Where predictions come from.
         target: Store of the protocol's data set.
         protocol: Its frames, crop and resolution, and how clear a mistake must be.
-        jobs: Threads that read; the diagnosis is the same for any number.
 
     Returns:
         The diagnosis.
@@ -129,7 +128,7 @@ def probe(source: PredictionSource, target: Store, protocol: ProtocolCard, *, jo
         return preds, found.raw if preds is found.normal else None, frame_view(view, protocol)
 
     rule = Rule(share=protocol.probe.share, degrees=protocol.probe.degrees)
-    diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule), jobs=jobs)
+    diagnosis = probe_frames(sequences, read, ProbeOptions(axes=source.card.axes, rule=rule))
     if diagnosis.fix == f"axes: {diagnosis.axes}" and isinstance(source, FolderPredictions):
         return replace(diagnosis, fix=f"--axes {diagnosis.axes}")  # a plain folder has no card to mend
     return diagnosis
@@ -198,7 +197,7 @@ def evaluate(
     diagnosis = None
     with local.started(functools.partial(score_piece, examiner), jobs, len(pieces)) as share:
         if card.task == "normals" and on_mistake != "off":
-            diagnosis = probe(source, target, card, jobs=jobs)
+            diagnosis = probe(source, target, card)
             if on_mistake == "stop":
                 diagnosis.require(where)
         scores = _score(card, pieces, share, parts, progress)

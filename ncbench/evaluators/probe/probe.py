@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbench.engine.threads import in_order
 from ncbench.errors import NcbenchError, ScoreError
 from ncbench.evaluators.probe.decision import Evidence, Rule, decide
 from ncbench.evaluators.probe.diagnosis import Diagnosis
@@ -140,7 +139,6 @@ def probe_frames(
     read: Callable[[str, int], tuple[FloatMap, NDArray[Any] | None, View]],
     options: ProbeOptions | None = None,
     budget: int = 72,
-    jobs: int = 1,
 ) -> Diagnosis:
     """Probe a few runs of frames of a data set, so that only these are read.
 
@@ -150,23 +148,17 @@ def probe_frames(
             raises an ``NcbenchError`` is passed over: scoring will report it.
         options: What to look at.
         budget: The most frames to read.
-        jobs: Threads that call ``read``; the diagnosis is the same for any number.
 
     Returns:
         The diagnosis.
     """
-
-    def found(place: tuple[str, int, bool]) -> tuple[FloatMap, NDArray[Any] | None, View] | None:
+    probe = Probe(options)
+    for sequence, frame, follows in choose_frames(plan, budget):
         try:
-            return read(*place[:2])
+            preds, raw, view = read(sequence, frame)
         except NcbenchError:
-            return None
-
-    probe, chosen = Probe(options), choose_frames(plan, budget)
-    for (_, _, follows), seen in zip(chosen, in_order(found, chosen, jobs), strict=True):
-        if seen is not None:
-            preds, raw, view = seen
-            probe.add(preds, view, raw=raw, follows=follows)
+            continue
+        probe.add(preds, view, raw=raw, follows=follows)
     return probe.diagnose()
 
 
