@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ncbench.errors import ScoreError
-from ncbench.evaluators.angular import AngularState, check_invariants, metric_name
+from ncbench.evaluators.angular import AngularState, metric_name
+from ncbench.evaluators.invariants import check_invariants
 from ncbench.evaluators.pooling import mean_of
 from ncbench.evaluators.scoring import Measures, PieceScores, slice_scorer
 from ncbench.evaluators.statistics.bootstrap import intervals

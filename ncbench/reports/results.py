@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 
 from ncbench.errors import ScoreError
-from ncbench.evaluators.angular import angular_only, check_invariants
+from ncbench.evaluators.invariants import angular_only, check_invariants
 from ncbench.evaluators.run import FRAMES_FILE, RESULT_FILE, RESULT_SCHEMA, UNITS_FILE
 from ncbench.evaluators.statistics.units import UnitStatistics
 from ncbench.files import file_sha256

@@ -17,9 +17,9 @@ from ncbench.evaluators.angular import (
     AngularState,
     angular_error,
     angular_metrics,
-    check_invariants,
     metric_name,
 )
+from ncbench.evaluators.invariants import check_invariants
 
 
 def rotated(degrees, rng, count):

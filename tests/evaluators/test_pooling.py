@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ncbench.errors import ScoreError
-from ncbench.evaluators.angular import THRESHOLDS, AngularState, check_invariants
+from ncbench.evaluators.angular import THRESHOLDS, AngularState
+from ncbench.evaluators.invariants import check_invariants
 from ncbench.evaluators.pooling import Pool, mean_of, pool
 
 HOW = ["pixels", "frames", "sequences"]
