@@ -102,9 +102,13 @@ def test_workers_end_by_themselves(tmp_path):
 
 
 def workers_since(before):
-    """Processes that were started meanwhile, but for Python's own helper."""
-    new = set(psutil.Process().children()) - before
-    return [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
+    """Processes that were started meanwhile and still run, but for Python's own helper."""
+    found = []
+    for child in set(psutil.Process().children()) - before:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now; so did a zombie
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def slow_touch(folder):
