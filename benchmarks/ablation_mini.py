@@ -4,7 +4,7 @@
 
 ``--base`` holds the autoencoder and the fine-tuned decoder (docs/train-mini.md), which all variants share; the rest is
 trained here, once for each seed. What is finished is only scored, so that the command can be repeated, and be given
-other variants with ``--only``. The result is a table, one row a variant, seed and protocol, in
+other variants with ``--only``, once ``full`` is there. The result is a table, one row a variant, seed and protocol, in
 ``benchmarks/results/training-ablation-mini.csv``; the command ends with its means and ranges over seeds.
 """
 

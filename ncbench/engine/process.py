@@ -18,8 +18,8 @@ def tune_process() -> None:
     """Look for cycles less often and not at the end, and keep freed memory for the next array.
 
     Taking hundreds of modules apart at the end costs 0.3 s, for memory that the system takes back anyway. Fresh pages
-    from the system are a tenth of the time of scoring pictures; up to 256 MiB of freed memory stay with the process,
-    where the C library is glibc. Calling this again changes nothing.
+    from the system are a twentieth of the time of scoring pictures; up to 256 MiB of freed memory stay with the
+    process, where the C library is glibc. Calling this again changes nothing.
     """
     gc.set_threshold(_COLLECT_EVERY, *gc.get_threshold()[1:])
     atexit.unregister(gc.freeze)

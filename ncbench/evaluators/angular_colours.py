@@ -1,7 +1,7 @@
 """Angular errors of normals that are still the colours of a picture, block by block.
 
 Vectors of a block stay in the nearest cache and never reach memory, and angles need no unit length: both together save
-a quarter of the time from a decoded picture to its statistics (benchmarks/test_angular.py).
+a fifth of the time from a decoded picture to its statistics (benchmarks/test_angular.py).
 """
 
 from __future__ import annotations
